@@ -1,0 +1,188 @@
+"""Configuration: typed, validated once, before anything starts.
+
+`conf/base.yaml` holds every key with its default and is the only place of a default; the models below give the types.
+Invariant: an unknown key is an error that names the nearest known one; nothing reads an environment variable later on.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.errors import ConfigError
+
+FINGERPRINTED = {"fingerprint": True}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceConfig(_Section):
+    span_pages: int = Field(ge=1, le=1024)
+    passwords: list[str]
+    probe_workers: int = Field(ge=1)
+    probe_deadline_s: float = Field(gt=0)
+    cache_dir: str | None
+    cache_gib: float = Field(gt=0)
+    storage_options: dict[str, Any]
+
+
+class RasterConfig(_Section):
+    engine: Literal["pymupdf", "pypdfium2"] = Field(json_schema_extra=FINGERPRINTED)
+    dpi: float = Field(ge=36, le=1200, json_schema_extra=FINGERPRINTED)
+    max_megapixels: float = Field(gt=0, json_schema_extra=FINGERPRINTED)
+    deadline_s: float = Field(gt=0)
+    memory_mib: int = Field(ge=128)
+    span_deadlines: float = Field(gt=0)
+    document_deadlines: float = Field(gt=0)
+
+
+class LayoutConfig(_Section):
+    engine: Literal["embedded", "none"] = Field(json_schema_extra=FINGERPRINTED)
+    min_score: float = Field(ge=0, le=1, json_schema_extra=FINGERPRINTED)
+
+
+class RecognizeConfig(_Section):
+    engine: Literal["embedded", "echo"] = Field(json_schema_extra=FINGERPRINTED)
+    text_layer: Literal["prefer", "verify", "off"] = Field(json_schema_extra=FINGERPRINTED)
+    threads: int = Field(ge=1)
+    deadline_s: float = Field(gt=0)
+
+
+class AssembleConfig(_Section):
+    furniture: bool = Field(json_schema_extra=FINGERPRINTED)
+
+
+class StoreConfig(_Section):
+    commit_every_s: float = Field(ge=0)
+    merge_every: int = Field(ge=2)
+    retries: int = Field(ge=0)
+    timeout_s: float = Field(gt=0)
+    storage_options: dict[str, Any]
+    part_pages: int | None = Field(ge=1)
+
+
+class ClaimConfig(_Section):
+    stale_after_s: float = Field(gt=0)
+    beat_s: float = Field(gt=0)
+
+
+class RayConfig(_Section):
+    address: str | None
+    workers: int | None = Field(ge=1)
+    worker_cpus: float = Field(ge=0)
+    fuse: bool
+    object_store_mib: int = Field(ge=80)
+    task_retries: int = Field(ge=0)
+    startup_tries: int = Field(ge=1)
+
+
+class ObserveConfig(_Section):
+    line_every_s: float = Field(gt=0)
+    log_level: Literal["debug", "info", "warning", "error"]
+
+
+class Config(_Section):
+    source: SourceConfig
+    raster: RasterConfig
+    layout: LayoutConfig
+    recognize: RecognizeConfig
+    assemble: AssembleConfig
+    store: StoreConfig
+    claim: ClaimConfig
+    ray: RayConfig
+    observe: ObserveConfig
+
+    def fingerprinted(self) -> dict[str, Any]:
+        """The options that can change a result, as `{"raster.dpi": 144.0, ...}` in a fixed order."""
+        return {
+            f"{section}.{key}": getattr(getattr(self, section), key)
+            for section, key, info in _keys()
+            if info.json_schema_extra == FINGERPRINTED
+        }
+
+    def as_yaml(self) -> str:
+        """The whole configuration without secrets: passwords and storage options are shown as counts."""
+        shown = self.model_dump(mode="json")
+        shown["source"]["passwords"] = [f"<{len(self.source.passwords)} passwords>"] if self.source.passwords else []
+        for section in ("source", "store"):
+            options = shown[section]["storage_options"]
+            shown[section]["storage_options"] = {key: "<set>" for key in options}
+        return yaml.safe_dump(shown, sort_keys=False)
+
+
+def _keys() -> Iterator[tuple[str, str, Any]]:
+    for section, info in Config.model_fields.items():
+        model = info.annotation
+        assert model is not None and issubclass(model, BaseModel)
+        for key, key_info in model.model_fields.items():
+            yield section, key, key_info
+
+
+def load(files: Sequence[str | Path] = (), settings: Sequence[str] = ()) -> Config:
+    """The defaults, then each of `files` in order, then each `key=value` of `settings` (the value is YAML).
+
+    Raises:
+        ConfigError: naming the key, the file or setting it came from, and the line to type.
+    """
+    merged: dict[str, Any] = yaml.safe_load(resources.files("conf").joinpath("base.yaml").read_text(encoding="utf-8"))
+    for file in files:
+        _merge(merged, _read(file), str(file))
+    for setting in settings:
+        _merge(merged, _parse_setting(setting), f"--set {setting}")
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"][:2])
+        raise ConfigError(f"{key}: {first['msg']} (got {first['input']!r}). Try: --set {key}=VALUE") from None
+
+
+def _read(file: str | Path) -> Mapping[str, Any]:
+    """A file by path, or one that the package ships by name (`hardware/cpu`)."""
+    path = Path(file)
+    shipped = resources.files("conf").joinpath(f"{file}.yaml" if path.suffix == "" else str(file))
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else shipped.read_text(encoding="utf-8")
+        loaded = yaml.safe_load(text) or {}
+    except FileNotFoundError:
+        raise ConfigError(f"--conf {file}: no such file, and none of that name is shipped") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--conf {file}: {error}") from None
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"--conf {file}: expected `section: {{key: value}}`, found {type(loaded).__name__}")
+    return loaded
+
+
+def _parse_setting(setting: str) -> Mapping[str, Any]:
+    key, equals, value = setting.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not (equals and dot and name):
+        raise ConfigError(f"--set {setting}: expected section.key=value, e.g. --set raster.dpi=144")
+    try:
+        return {section: {name: yaml.safe_load(value)}}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {setting}: {error}") from None
+
+
+def _merge(into: dict[str, Any], new: Mapping[str, Any], origin: str) -> None:
+    known = [f"{section}.{key}" for section, key, _ in _keys()]
+    for section, values in new.items():
+        if section not in into or not isinstance(values, Mapping):
+            raise ConfigError(f"{origin}: unknown section {section!r}{_nearest(str(section), list(into))}")
+        for key, value in values.items():
+            if f"{section}.{key}" not in known:
+                raise ConfigError(f"{origin}: unknown key {section}.{key}{_nearest(f'{section}.{key}', known)}")
+            into[section][key] = value
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"

@@ -1,0 +1,205 @@
+"""Every failure that pagemill can name, with a stable code, what it means for a retry, and how a process ends.
+
+Invariant: a failure is either the input's fault (`TerminalError`: trying again gives the same) or the world's
+(`TransientError`: trying again may help); nothing decides this by reading a message. `docs/errors.md` lists every code
+with what to do, and a test holds that list against this file.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """How a command ends. Part of the public contract: cron and schedulers branch on it."""
+
+    OK = 0  # everything accounted and nothing failed, or nothing to do
+    BUG = 1  # an exception that nobody foresaw
+    BAD_CONFIG = 2  # also what the command line parser uses for a wrong call
+    SOME_FAILED = 3  # finished; some pages or documents failed or are encrypted
+    SOURCE_UNREACHABLE = 4
+    OUTPUT_UNWRITABLE = 5
+    FENCED = 6  # another driver owns this output
+    INTERRUPTED = 7  # drained and committed after SIGINT or SIGTERM; work is left
+    AUDIT_FAILED = 8  # `audit`: the equation does not hold, pages are pending, or a part is damaged
+    UNHEALTHY = 9  # `doctor`: something needs attention
+
+
+class PagemillError(Exception):
+    """Base of all named failures. `code` is stable; `transient` says whether another try may help."""
+
+    code: ClassVar[str] = "INTERNAL"
+    transient: ClassVar[bool] = False
+    exit_code: ClassVar[ExitCode] = ExitCode.BUG
+
+    def __reduce__(self) -> tuple[type[PagemillError], tuple[str, ...]]:
+        return type(self), tuple(str(a) for a in self.args)
+
+
+class TerminalError(PagemillError):
+    """The input is at fault: done until somebody reprocesses it."""
+
+
+class TransientError(PagemillError):
+    """The world is at fault: later runs try again, `MAX_TRIES` times in all."""
+
+    transient = True
+
+
+MAX_TRIES = 3  # of a transient failure, over all runs
+
+
+# -- configuration and the two ends of a run -------------------------------------------------------------------------
+
+
+class ConfigError(TerminalError):
+    code = "BAD_CONFIG"
+    exit_code = ExitCode.BAD_CONFIG
+
+
+class SourceUnreachable(TransientError):
+    """The listing could not be made complete. Nothing is marked vanished."""
+
+    code = "SOURCE_UNREACHABLE"
+    exit_code = ExitCode.SOURCE_UNREACHABLE
+
+
+class OutputUnwritable(TerminalError):
+    code = "OUTPUT_UNWRITABLE"
+    exit_code = ExitCode.OUTPUT_UNWRITABLE
+
+
+class StoreUnavailable(TransientError):
+    """The object store kept failing after every bounded retry."""
+
+    code = "STORE_UNAVAILABLE"
+    exit_code = ExitCode.OUTPUT_UNWRITABLE
+
+
+class Fenced(TerminalError):
+    """Another driver claimed this ledger lane; this one must not write any more."""
+
+    code = "FENCED"
+    exit_code = ExitCode.FENCED
+
+
+class Interrupted(TransientError):
+    code = "INTERRUPTED"
+    exit_code = ExitCode.INTERRUPTED
+
+
+class DamagedOutput(TerminalError):
+    """A stored object does not hold what its name or the ledger says."""
+
+    code = "DAMAGED_OUTPUT"
+    exit_code = ExitCode.AUDIT_FAILED
+
+
+# -- one source object ----------------------------------------------------------------------------------------------
+
+
+class SourceUnreadable(TransientError):
+    """The object is listed but its bytes cannot be had (permission, vanished in between, network)."""
+
+    code = "SOURCE_UNREADABLE"
+
+
+class SourceChanged(TerminalError):
+    """The bytes no longer hash to the planned document."""
+
+    code = "SOURCE_CHANGED"
+
+
+class EmptyFile(TerminalError):
+    code = "EMPTY_FILE"
+
+
+class HtmlPage(TerminalError):
+    """A web page, whatever its name says: typically a failed download."""
+
+    code = "HTML_PAGE"
+
+
+class UnsupportedFormat(TerminalError):
+    code = "UNSUPPORTED_FORMAT"
+
+
+class Encrypted(TerminalError):
+    """Needs a password that the configured list does not hold. The document's state is `encrypted`."""
+
+    code = "ENCRYPTED"
+
+
+class DamagedDocument(TerminalError):
+    code = "DAMAGED_DOCUMENT"
+
+
+class NoPages(TerminalError):
+    code = "NO_PAGES"
+
+
+# -- one page -------------------------------------------------------------------------------------------------------
+
+
+class PageDamaged(TerminalError):
+    """The rasterizer refused this page."""
+
+    code = "PAGE_DAMAGED"
+
+
+class BudgetExceeded(TerminalError):
+    """The span's or the document's allowance of page deadlines is used up; these pages were not tried."""
+
+    code = "BUDGET_EXCEEDED"
+
+
+class PageTimeout(TransientError):
+    code = "PAGE_TIMEOUT"
+
+
+class PageMemory(TransientError):
+    code = "PAGE_MEMORY"
+
+
+class PageCrash(TransientError):
+    """Native code ended the child process that was working on this page."""
+
+    code = "PAGE_CRASH"
+
+
+class WorkerLost(TransientError):
+    """The page ended its Ray worker again when it was run alone."""
+
+    code = "WORKER_LOST"
+
+
+class EngineFailed(TransientError):
+    """A layout or recognition engine raised; message has its words."""
+
+    code = "ENGINE_FAILED"
+
+
+def _all(base: type[PagemillError]) -> dict[str, type[PagemillError]]:
+    found = {base.code: base}
+    for sub in base.__subclasses__():
+        found.update(_all(sub))
+    return found
+
+
+def by_code() -> dict[str, type[PagemillError]]:
+    """Every code with its class (`INTERNAL` for an exception that nobody foresaw)."""
+    return _all(PagemillError)
+
+
+def is_transient(code: str) -> bool:
+    """Whether a later run tries again what ended with `code`; codes of a newer version count as terminal."""
+    found = by_code().get(code)
+    return found is not None and found.transient
+
+
+def as_named(error: BaseException) -> PagemillError:
+    """`error` itself when it has a name, else an `INTERNAL` one that keeps its type and words."""
+    if isinstance(error, PagemillError):
+        return error
+    return PagemillError(f"{type(error).__name__}: {error}")

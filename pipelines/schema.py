@@ -1,0 +1,281 @@
+"""The nouns that pass between stages, and the Arrow schemas of what is stored.
+
+Invariant: a page ends in exactly one `PageState`, and every column that may differ between two equal runs carries the
+metadata `volatile`. Coordinates are `(x0, y0, x1, y1)`, origin at the top left of the page as displayed (rotation
+applied): `_pt` in PDF points (1/72 inch), `_px` in pixels of the rendered image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+FORMAT_VERSION = "1.0"  # of the output; within a major version columns are only added
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class PageState(StrEnum):
+    OK = "ok"
+    BLANK = "blank"
+    DEGRADED = "degraded"  # read, but with a recorded fallback or flag
+    FAILED = "failed"
+
+
+class Box(NamedTuple):
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def scaled(self, factor: float) -> Box:
+        return Box(self.x0 * factor, self.y0 * factor, self.x1 * factor, self.y1 * factor)
+
+    @property
+    def width(self) -> float:
+        return self.x1 - self.x0
+
+    @property
+    def height(self) -> float:
+        return self.y1 - self.y0
+
+    @property
+    def area(self) -> float:
+        return max(0.0, self.width) * max(0.0, self.height)
+
+    def overlap(self, other: Box) -> float:
+        """Area of the intersection."""
+        w = min(self.x1, other.x1) - max(self.x0, other.x0)
+        h = min(self.y1, other.y1) - max(self.y0, other.y0)
+        return w * h if w > 0 and h > 0 else 0.0
+
+
+# -- what the raster room makes -------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, frozen=True)
+class Word:
+    """One word of a text layer."""
+
+    text: str
+    box: Box  # points
+    line: int  # words of one line share it; increasing in the layer's own order
+    size: float  # font size, points
+    bold: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class RasterPage:
+    """One page as pixels, with the text layer that came with it."""
+
+    pixels: Pixels  # (height, width, 3) uint8, RGB, C-contiguous
+    dpi: float  # of the pixels; lower than asked when the page was downscaled
+    width_pt: float
+    height_pt: float
+    words: tuple[Word, ...] = ()
+    hidden_words: tuple[Word, ...] = ()  # text that is not painted (render mode 3, white on white): an OCR layer or a trick
+    flags: tuple[str, ...] = ()  # repaired, downscaled, truncated ...: each makes the page `degraded`
+
+    @property
+    def scale(self) -> float:
+        """Pixels per point."""
+        return self.dpi / 72.0
+
+
+@dataclass(slots=True, frozen=True)
+class Probe:
+    """What opening a document told."""
+
+    format: str  # pdf, tiff, png, jpeg, webp
+    page_count: int
+    password: str | None = None  # the one of the configured list that opened it; never stored
+    flags: tuple[str, ...] = ()  # repaired ...
+
+
+# -- what layout and recognize make ---------------------------------------------------------------------------------
+
+LABELS = (
+    "title", "text", "list", "table", "figure", "figure_caption", "table_caption", "formula", "code",
+    "header", "footer", "page_number", "footnote", "reference",
+)  # fmt: skip
+FURNITURE = frozenset({"header", "footer", "page_number"})  # left out of Markdown by default
+
+
+@dataclass(slots=True, frozen=True)
+class Region:
+    """One box that a layout engine found, in reading order within its list."""
+
+    label: str  # one of LABELS
+    box: Box  # pixels
+    score: float
+
+
+@dataclass(slots=True)
+class Block:
+    """One region, read."""
+
+    label: str
+    box_px: Box
+    content: str  # plain text; the caller escapes it for Markdown
+    source: str  # pixels | text_layer | none (a figure)
+    engine: str
+    weights: str  # SHA-256 prefix of the weights that read it; "" for the text layer
+    confidence: float | None = None
+    html: str | None = None  # tables
+    level: int | None = None  # titles: 1 is the highest
+    image: str | None = None  # figures: name of the image file beside the document's Markdown
+    finish_reason: str = "stop"  # stop | length | error
+    seconds: float = 0.0
+
+
+@dataclass(slots=True, frozen=True)
+class Figure:
+    """An image file to be stored beside the document's Markdown."""
+
+    name: str  # <sha256>.png or .jpg
+    data: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class PageError:
+    code: str
+    stage: str
+    message: str
+
+
+@dataclass(slots=True)
+class PageWork:
+    """A page on its way through the stages. A stage fills its part; one that fails sets `error`, and those after it pass it on."""
+
+    doc_id: str
+    page_index: int
+    tries: int = 1  # which try of this page this is, over all runs
+    raster: RasterPage | None = None
+    regions: list[Region] | None = None
+    blocks: list[Block] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    markdown: str = ""
+    blank: bool = False
+    flags: list[str] = field(default_factory=list)
+    error: PageError | None = None
+    timing: bool = False  # a deadline, a memory limit or a budget decided the outcome
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    # kept when the pixels are dropped
+    width_pt: float | None = None
+    height_pt: float | None = None
+    width_px: int | None = None
+    height_px: int | None = None
+    dpi: float | None = None
+
+    @property
+    def state(self) -> PageState:
+        if self.error is not None:
+            return PageState.FAILED
+        if self.flags:
+            return PageState.DEGRADED
+        return PageState.BLANK if self.blank else PageState.OK
+
+
+@dataclass(slots=True, frozen=True)
+class Span:
+    """At most N pages of one document: what fails, retries and commits. `pages` is ascending; a retry may have gaps."""
+
+    doc_id: str
+    revision: int
+    pages: tuple[int, ...]
+    uri: str  # where the bytes can be had
+    page_count: int  # of the whole document
+    format: str
+    tries: int = 1
+    flags: tuple[str, ...] = ()  # of the document: each of its pages carries them
+
+    def cut(self, size: int) -> list[Span]:
+        return [dataclasses.replace(self, pages=self.pages[i : i + size]) for i in range(0, len(self.pages), size)]
+
+
+@dataclass(slots=True)
+class SpanWork:
+    """A span with its pages on their way."""
+
+    span: Span
+    attempt: str  # random, one per execution
+    pages: list[PageWork]
+
+
+@dataclass(slots=True, frozen=True)
+class SpanReceipt:
+    """What the write stage hands to the driver: these pages are in that part."""
+
+    doc_id: str
+    revision: int
+    pages: tuple[int, ...]
+    states: tuple[str, ...]
+    codes: tuple[str, ...]  # error code, "" where there is none
+    tries: int
+    attempt: str
+    part: str  # key below OUTPUT
+
+
+# -- stored schemas -------------------------------------------------------------------------------------------------
+
+
+def _v(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, metadata={"volatile": "1"})
+
+
+_BOX = pa.list_(pa.float32())
+
+BLOCK = pa.struct(
+    [
+        pa.field("block_index", pa.int32()),
+        pa.field("label", pa.string()),
+        pa.field("level", pa.int8()),
+        pa.field("content", pa.string()),
+        pa.field("html", pa.string()),
+        pa.field("image", pa.string()),
+        pa.field("bbox_pt", _BOX),
+        pa.field("bbox_px", _BOX),
+        pa.field("source", pa.string()),
+        pa.field("engine", pa.string()),
+        pa.field("weights", pa.string()),
+        pa.field("dpi", pa.float32()),
+        pa.field("confidence", pa.float32()),
+        pa.field("finish_reason", pa.string()),
+        _v("seconds", pa.float32()),
+    ]
+)
+
+PAGES = pa.schema(
+    [
+        pa.field("doc_id", pa.string()),
+        pa.field("page_index", pa.int32()),
+        pa.field("revision", pa.int32()),
+        pa.field("state", pa.string()),
+        pa.field("flags", pa.list_(pa.string())),
+        pa.field("error_code", pa.string()),
+        pa.field("error_stage", pa.string()),
+        pa.field("error_message", pa.string()),
+        pa.field("timing", pa.bool_()),
+        pa.field("width_pt", pa.float32()),
+        pa.field("height_pt", pa.float32()),
+        pa.field("width_px", pa.int32()),
+        pa.field("height_px", pa.int32()),
+        pa.field("dpi", pa.float32()),
+        pa.field("markdown", pa.string()),
+        pa.field("blocks", pa.list_(BLOCK)),
+        pa.field("fingerprint", pa.string()),
+        _v("run_id", pa.string()),
+        _v("attempt", pa.string()),
+        _v("tries", pa.int32()),
+        _v("span_first", pa.int32()),
+        _v("span_pages", pa.int32()),
+        _v("seconds", pa.map_(pa.string(), pa.float32())),
+        _v("read_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
