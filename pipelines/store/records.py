@@ -40,7 +40,7 @@ RECORDS = pa.schema(
         pa.field("format", pa.string()),  # source: pdf, tiff, png, jpeg, webp
         pa.field("page_count", pa.int32()),  # source, document: of the whole document
         pa.field("flags", pa.list_(pa.string())),  # source: what opening the document told
-        pa.field("tries", pa.int32()),  # source, span: of a transient failure, over all runs
+        pa.field("tries", pa.int32()),  # source, span, document: of a transient failure, over all runs
         pa.field("revision", pa.int32()),
         pa.field("pages", pa.list_(pa.int32())),  # revision, span: ascending page indices
         pa.field("fingerprint", pa.string()),  # revision
@@ -58,7 +58,7 @@ RECORDS = pa.schema(
         pa.field("blank", pa.int32()),
         pa.field("degraded", pa.int32()),
         pa.field("failed", pa.int32()),
-        pa.field("retryable", pa.int32()),  # failed pages that a later run tries again
+        pa.field("retryable", pa.int32()),  # what a later run tries again: pages (document), 1 or 0 (source)
         pa.field("markdown", pa.string()),  # key below OUTPUT
         # moved
         pa.field("old_part", pa.string()),

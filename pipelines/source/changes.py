@@ -1,0 +1,128 @@
+"""Change detection: what of a listing is new, changed, unfinished or due for another try.
+
+Invariant: decided by uri and identity against the ledger alone, a batch at a time and vectorised; no byte of a document
+is read. An object that is unchanged and whose document is done costs nothing but its row in the comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pyarrow as pa
+
+from pipelines.store.state import LedgerState
+
+
+class Verdict(StrEnum):
+    NEW = "new"
+    CHANGED = "changed"
+    BACK = "back"  # had vanished
+    RETRY = "retry"  # could not be fetched or opened, transiently
+    OPEN = "open"  # its document has an unfinished revision
+    RETRY_PAGES = "retry_pages"  # its document is complete, but pages failed transiently
+    DONE = "done"
+
+
+@dataclass(slots=True, frozen=True)
+class Candidate:
+    """A listed object that is not done, with what the ledger knew of it."""
+
+    verdict: Verdict
+    uri: str
+    size: int | None
+    etag: str | None
+    mtime_ns: int | None
+    ctime_ns: int | None
+    inode: int | None
+    doc_id: str | None = None  # the last one that this URI had
+    format: str | None = None
+    page_count: int | None = None
+    flags: tuple[str, ...] = ()
+    tries: int = 0
+
+    def identity(self) -> dict[str, object]:
+        """The columns of a source record that say which object this was."""
+        return {
+            "uri": self.uri, "size": self.size, "etag": self.etag,
+            "mtime_ns": self.mtime_ns, "ctime_ns": self.ctime_ns, "inode": self.inode,
+        }  # fmt: skip
+
+
+_SETUP = """
+CREATE TABLE known AS SELECT * EXCLUDE (history, at, run_id, number) FROM source_latest;
+CREATE TABLE doc_state AS
+SELECT r.doc_id, max(r.revision) AS newest, max(r.revision) FILTER (d.doc_id IS NULL) AS open_revision,
+       coalesce(any_value(l.retryable), 0) AS retryable, any_value(l.state) AS state,
+       any_value(l.page_count) AS page_count, any_value(l.tries) AS tries
+FROM revision_opened r
+LEFT JOIN document_all d ON d.doc_id = r.doc_id AND d.revision = r.revision
+LEFT JOIN document_latest l ON l.doc_id = r.doc_id
+GROUP BY r.doc_id;
+CREATE TABLE listed (uri VARCHAR);
+"""
+
+_CLASSIFY = """
+SELECT b.uri, b.size, b.etag, b.mtime_ns, b.ctime_ns, b.inode,
+       k.doc_id, k.format, k.page_count, k.flags, coalesce(k.tries, d.tries, 0) AS tries,
+  CASE
+    WHEN k.uri IS NULL THEN 'new'
+    WHEN (k.size, k.etag, k.mtime_ns, k.ctime_ns, k.inode) IS DISTINCT FROM
+         (b.size, b.etag, b.mtime_ns, b.ctime_ns, b.inode) THEN 'changed'
+    WHEN k.presence = 'vanished' THEN 'back'
+    WHEN k.error_code IS NOT NULL THEN CASE WHEN k.retryable > 0 THEN 'retry' ELSE 'done' END
+    WHEN d.open_revision IS NOT NULL THEN 'open'
+    WHEN d.retryable > 0 AND k.page_count IS NULL THEN 'retry'
+    WHEN d.retryable > 0 THEN 'retry_pages'
+    WHEN d.doc_id IS NULL THEN 'retry'
+    ELSE 'done' END AS verdict
+FROM batch b LEFT JOIN known k ON k.uri = b.uri LEFT JOIN doc_state d ON d.doc_id = k.doc_id
+"""
+
+
+class ChangeDetector:
+    """Compares batches of a listing with a ledger snapshot, and remembers what was listed for `vanished`."""
+
+    def __init__(self, state: LedgerState) -> None:
+        self._con = state.con
+        self._con.execute(_SETUP)
+        self.counts: dict[Verdict, int] = dict.fromkeys(Verdict, 0)
+        self.listed_bytes = 0
+
+    def compare(self, batch: pa.Table) -> Iterator[Candidate]:
+        """Those objects of a batch that are not done, in the listing's order.
+
+        Args:
+            batch: columns uri, size, etag, mtime_ns, ctime_ns, inode.
+        """
+        self._con.register("batch", batch)
+        self._con.execute("INSERT INTO listed SELECT uri FROM batch")
+        found = self._con.execute(f"CREATE OR REPLACE TEMP TABLE judged AS {_CLASSIFY}; SELECT verdict, count(*), "
+                                  "sum(size)::BIGINT FROM judged GROUP BY verdict").fetchall()  # fmt: skip
+        for verdict, count, size in found:
+            self.counts[Verdict(verdict)] += count
+            self.listed_bytes += size or 0
+        rows = self._con.execute("SELECT * FROM judged WHERE verdict <> 'done'").to_arrow_table()
+        self._con.unregister("batch")
+        for row in rows.to_pylist():
+            row["flags"] = tuple(row["flags"] or ())
+            yield Candidate(verdict=Verdict(row.pop("verdict")), **row)
+
+    def vanished(self, below: str) -> Iterator[dict[str, object]]:
+        """Known objects below a prefix that a complete listing did not name, as columns of a source record."""
+        cursor = self._con.execute(
+            "SELECT k.* EXCLUDE (presence, error_code, error_message) FROM known k ANTI JOIN listed l ON l.uri = k.uri "
+            "WHERE k.presence = 'present' AND starts_with(k.uri, ?)", [below]
+        )  # fmt: skip
+        while batch := cursor.fetchmany(1000):
+            names = [column[0] for column in cursor.description or ()]
+            for values in batch:
+                yield dict(zip(names, values, strict=True))
+
+    def document(self, doc_id: str) -> tuple[int, int | None, int, int | None] | None:
+        """(newest revision, open revision, retryable, page count) of a document that the ledger knows."""
+        row = self._con.execute(
+            "SELECT newest, open_revision, retryable, page_count FROM doc_state WHERE doc_id = ?", [doc_id]
+        ).fetchone()
+        return None if row is None else (row[0], row[1], row[2], row[3])

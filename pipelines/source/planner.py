@@ -1,0 +1,222 @@
+"""Planning: from what changed to spans, and the records that open their revisions.
+
+Invariant: whatever a document still needs is decided from the ledger page by page; the plan of an earlier run is never
+read. A document that several URIs hold is planned once; an open revision is finished before another is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from pipelines.errors import MAX_TRIES, by_code, is_transient
+from pipelines.schema import Span
+from pipelines.source.changes import Candidate, ChangeDetector, Verdict
+from pipelines.source.probing import Probed
+from pipelines.store.records import Record, record
+from pipelines.store.state import LedgerState
+
+
+@dataclass(slots=True, frozen=True)
+class LivePage:
+    """Where the live row of a page is, and how the page ended."""
+
+    part: str
+    attempt: str
+    state: str
+    code: str
+    tries: int
+
+
+@dataclass(slots=True)
+class Revision:
+    """A reading of a document that is under way."""
+
+    doc_id: str
+    number: int
+    page_count: int
+    waiting: set[int]  # pages that no span covers yet
+    live: dict[int, LivePage] = field(default_factory=dict)  # of the document, this revision's over earlier ones'
+
+
+@dataclass(slots=True)
+class Planned:
+    """What one object leads to: records to append first, then (perhaps) a revision with its spans."""
+
+    records: list[Record]
+    revision: Revision | None = None
+    spans: list[Span] = field(default_factory=list)
+
+
+@dataclass(slots=True, frozen=True)
+class _Document:
+    doc_id: str
+    uri: str
+    format: str
+    page_count: int
+    flags: tuple[str, ...]
+
+
+class Planner:
+    """Plans the documents of one run."""
+
+    def __init__(self, state: LedgerState, changes: ChangeDetector, run_id: str, fingerprint: str, span_pages: int) -> None:
+        self._state = state
+        self._changes = changes
+        self._run_id = run_id
+        self._fingerprint = fingerprint
+        self._span_pages = span_pages
+        self._planned: set[bytes] = set()  # documents of this run: half a digest each, 20,000,000 fit in 2 GiB
+
+    def plan(
+        self, batches: Iterable[pa.Table], probe_all: Callable[[Iterator[Candidate]], Iterator[Probed]]
+    ) -> Iterator[Planned]:
+        """Everything that a listing leads to; what needs no probing of a batch comes before what does."""
+
+        def candidates() -> Iterator[Candidate]:
+            for batch in batches:
+                found = list(self._changes.compare(batch))
+                ready.extend(self._unchanged([c for c in found if c.verdict in (Verdict.OPEN, Verdict.RETRY_PAGES)]))
+                yield from (c for c in found if c.verdict not in (Verdict.OPEN, Verdict.RETRY_PAGES))
+
+        ready: list[Planned] = []
+        for probed in probe_all(candidates()):
+            while ready:
+                yield ready.pop(0)
+            yield self._probed(probed)
+        yield from ready
+
+    # -- objects that need no fetching ---------------------------------------------------------------------------------
+
+    def _unchanged(self, candidates: list[Candidate]) -> Iterator[Planned]:
+        documents = [
+            _Document(c.doc_id, c.uri, c.format or "", c.page_count or 0, c.flags)
+            for c in candidates
+            if c.doc_id is not None and self._first_time(c.doc_id)
+        ]
+        for document, revision, spans, records in self._remaining(documents):
+            del document
+            yield Planned(records, revision, spans)
+
+    # -- objects that were fetched -------------------------------------------------------------------------------------
+
+    def _probed(self, probed: Probed) -> Planned:
+        was, error = probed.candidate, probed.error
+        source = {"presence": "present", "run_id": self._run_id, **was.identity()}
+        retry = error is not None and error.transient
+        # a try counts up only on the same bytes; a changed object begins anew
+        tries = was.tries + 1 if was.verdict is Verdict.RETRY else 1
+        if probed.doc_id is None:
+            assert error is not None
+            found = record(
+                "source", **source, doc_id=was.doc_id, error_code=error.code, error_message=error.message,
+                tries=tries, retryable=int(retry and tries < MAX_TRIES),
+            )  # fmt: skip
+            return Planned([found])
+        opened = probed.probe
+        found = record(
+            "source", **source, doc_id=probed.doc_id, format=opened.format if opened else None,
+            page_count=opened.page_count if opened else None, flags=list(opened.flags) if opened else [],
+        )  # fmt: skip
+        if not self._first_time(probed.doc_id):
+            return Planned([found])
+        if opened is None:
+            assert error is not None
+            return Planned([found, *self._unopened(probed.doc_id, error.code, error.message, tries)])
+        document = _Document(probed.doc_id, was.uri, opened.format, opened.page_count, opened.flags)
+        known = self._changes.document(probed.doc_id)
+        if known is None or (known[1] is None and known[3] is None):  # new, or never opened before
+            pages = tuple(range(opened.page_count))
+            number = 1 if known is None else known[0] + 1
+            revision = Revision(probed.doc_id, number, opened.page_count, set(pages))
+            return Planned([found, self._open(revision, pages)], revision, self._spans(document, number, pages, 1))
+        for _, started, spans, records in self._remaining([document]):
+            return Planned([found, *records], started, spans)
+        return Planned([found])
+
+    def _unopened(self, doc_id: str, code: str, message: str, tries: int) -> list[Record]:
+        known = self._changes.document(doc_id)
+        if known is not None and (known[3] is not None or known[2] == 0):
+            return []  # a copy of a document that is done: its end is already recorded
+        number = 1 if known is None else known[0] + 1
+        again = int(is_transient(code) and tries < MAX_TRIES)
+        state = "encrypted" if code == by_code()["ENCRYPTED"].code else "failed"
+        return [
+            record("revision", doc_id=doc_id, revision=number, pages=[], fingerprint=self._fingerprint, run_id=self._run_id),
+            record(
+                "document", doc_id=doc_id, revision=number, state=state, error_code=code, error_message=message,
+                ok=0, blank=0, degraded=0, failed=0, retryable=again, tries=tries, run_id=self._run_id,
+            ),
+        ]  # fmt: skip
+
+    # -- what a known document still needs -----------------------------------------------------------------------------
+
+    def _remaining(self, documents: list[_Document]) -> Iterator[tuple[_Document, Revision, list[Span], list[Record]]]:
+        if not documents:
+            return
+        by_id = {document.doc_id: document for document in documents}
+        wanted = pa.array(list(by_id))
+        live = self._live(wanted)
+        opened = {row["doc_id"]: row for row in self._state.open_revisions(wanted).to_pylist()}
+        for doc_id, document in by_id.items():
+            pages = live.get(doc_id, {})
+            if doc_id in opened:
+                number, missing = opened[doc_id]["revision"], tuple(opened[doc_id]["missing"])
+                revision = Revision(doc_id, number, document.page_count, set(missing), pages)
+                yield document, revision, self._retries(document, number, missing, pages), []
+                continue
+            failed = tuple(i for i, p in sorted(pages.items()) if is_transient(p.code) and p.code and p.tries < MAX_TRIES)
+            known = self._changes.document(doc_id)
+            if failed and known is not None:
+                revision = Revision(doc_id, known[0] + 1, document.page_count, set(failed), pages)
+                spans = self._retries(document, revision.number, failed, pages)
+                yield document, revision, spans, [self._open(revision, failed)]
+
+    def _live(self, doc_ids: pa.Array) -> dict[str, dict[int, LivePage]]:
+        """Live pages of complete revisions, with those of an open one over them: what finalize will have to read."""
+        self._state.con.register("asked", pa.table({"doc_id": doc_ids}))
+        rows = self._state.rows("""
+            SELECT doc_id, page_index, part, attempt, state, code, tries, 0 AS rank FROM live_page
+            WHERE doc_id IN (SELECT doc_id FROM asked)
+            UNION ALL
+            SELECT p.doc_id, p.page_index, p.part, p.attempt, p.state, p.code, p.tries, 1 FROM revision_page p
+            ANTI JOIN document_all d ON d.doc_id = p.doc_id AND d.revision = p.revision
+            WHERE p.doc_id IN (SELECT doc_id FROM asked) ORDER BY rank""")
+        self._state.con.unregister("asked")
+        found: dict[str, dict[int, LivePage]] = {}
+        for doc_id, page, part, attempt, state, code, tries, _ in rows:
+            found.setdefault(str(doc_id), {})[int(str(page))] = LivePage(
+                str(part), str(attempt), str(state), str(code), int(str(tries))
+            )
+        return found
+
+    def _retries(
+        self, document: _Document, number: int, pages: tuple[int, ...], live: dict[int, LivePage]
+    ) -> list[Span]:
+        """Spans of these pages; those that were tried equally often go together."""
+        by_tries: dict[int, list[int]] = {}
+        for page in pages:
+            before = live[page].tries if page in live else 0
+            by_tries.setdefault(before + 1, []).append(page)
+        return [span for tries, group in sorted(by_tries.items()) for span in self._spans(document, number, tuple(group), tries)]
+
+    def _spans(self, document: _Document, number: int, pages: tuple[int, ...], tries: int) -> list[Span]:
+        whole = Span(
+            document.doc_id, number, pages, document.uri, document.page_count, document.format, tries, document.flags
+        )
+        return whole.cut(self._span_pages)
+
+    def _open(self, revision: Revision, pages: tuple[int, ...]) -> Record:
+        return record(
+            "revision", doc_id=revision.doc_id, revision=revision.number, pages=list(pages),
+            fingerprint=self._fingerprint, run_id=self._run_id,
+        )  # fmt: skip
+
+    def _first_time(self, doc_id: str) -> bool:
+        half = bytes.fromhex(doc_id)[:16]
+        if half in self._planned:
+            return False
+        self._planned.add(half)
+        return True

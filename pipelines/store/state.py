@@ -1,0 +1,124 @@
+"""What the ledger says, as DuckDB views over its files: the one rule for readers, and what planning asks.
+
+Invariant: everything here is derived from the records' order `(lane, number, row)` alone. A page's live row is the one
+whose attempt is named by the newest span record that covers it among complete revisions, or, while a document has none,
+of its first; so orphan parts, overlapping receipts and superseded readings need no second protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.store.records import RECORDS
+
+_VIEWS = """
+-- the newest record of each URI; a vanished one keeps the document that it had
+CREATE OR REPLACE VIEW source_latest AS
+SELECT uri, unnest(newest), history FROM (
+  SELECT uri, count(*)::INTEGER AS history, arg_max({
+    'etag': etag, 'size': size, 'mtime_ns': mtime_ns, 'ctime_ns': ctime_ns, 'inode': inode, 'presence': presence,
+    'doc_id': doc_id, 'format': format, 'page_count': page_count, 'flags': flags, 'tries': tries, 'retryable': retryable,
+    'error_code': error_code, 'error_message': error_message, 'run_id': run_id, 'at': at, 'number': number
+  }, number * 1000000 + "row") AS newest
+  FROM ledger WHERE kind = 'source' GROUP BY uri);
+
+CREATE OR REPLACE VIEW revision_opened AS
+SELECT doc_id, revision, any_value(pages) AS pages, any_value(fingerprint) AS fingerprint, any_value(run_id) AS run_id
+FROM ledger WHERE kind = 'revision' GROUP BY doc_id, revision;
+
+-- complete revisions, with what each said when it was completed
+CREATE OR REPLACE VIEW document_all AS
+SELECT doc_id, revision, unnest(newest) FROM (
+  SELECT doc_id, revision, arg_max({
+    'state': state, 'error_code': error_code, 'error_message': error_message, 'page_count': page_count, 'ok': ok,
+    'blank': blank, 'degraded': degraded, 'failed': failed, 'retryable': retryable, 'markdown': markdown,
+    'tries': tries, 'run_id': run_id, 'at': at
+  }, number * 1000000 + "row") AS newest
+  FROM ledger WHERE kind = 'document' GROUP BY doc_id, revision);
+
+CREATE OR REPLACE VIEW document_latest AS
+SELECT * FROM document_all QUALIFY row_number() OVER (PARTITION BY doc_id ORDER BY revision DESC) = 1;
+
+CREATE OR REPLACE VIEW part_moved AS
+SELECT old_part, arg_max(new_part, number * 1000000 + "row") AS new_part FROM ledger WHERE kind = 'moved' GROUP BY old_part;
+
+CREATE OR REPLACE VIEW span_page AS
+SELECT doc_id, revision, attempt, part, tries, run_id, number * 1000000 + "row" AS position,
+       unnest(pages) AS page_index, unnest(states) AS state, unnest(codes) AS code
+FROM ledger WHERE kind = 'span';
+
+-- of each revision, complete or not, the newest span record that covers a page
+CREATE OR REPLACE VIEW revision_page AS
+SELECT * FROM span_page
+QUALIFY row_number() OVER (PARTITION BY doc_id, revision, page_index ORDER BY position DESC) = 1;
+
+-- the one rule
+CREATE OR REPLACE VIEW live_page AS
+SELECT s.doc_id, s.page_index, s.revision, s.attempt, coalesce(m.new_part, s.part) AS part, s.state, s.code, s.tries
+FROM span_page s
+LEFT JOIN document_all c ON c.doc_id = s.doc_id AND c.revision = s.revision
+LEFT JOIN (SELECT DISTINCT doc_id FROM document_all) d ON d.doc_id = s.doc_id
+LEFT JOIN part_moved m ON m.old_part = s.part
+WHERE c.doc_id IS NOT NULL OR (d.doc_id IS NULL AND s.revision = 1)
+QUALIFY row_number() OVER (PARTITION BY s.doc_id, s.page_index ORDER BY s.position DESC) = 1;
+
+-- documents that the newest record of at least one URI names
+CREATE OR REPLACE VIEW named_document AS SELECT DISTINCT doc_id FROM source_latest WHERE doc_id IS NOT NULL;
+"""
+
+
+class LedgerState:
+    """A snapshot of one or more lanes in a DuckDB connection, spilling to `scratch` beyond `memory_mib`.
+
+    The views named in `_VIEWS` are there; `con` is open for further queries.
+    """
+
+    def __init__(self, files: Sequence[Path], scratch: Path, memory_mib: int = 1024) -> None:
+        scratch.mkdir(parents=True, exist_ok=True)
+        self.con = duckdb.connect(config={"memory_limit": f"{memory_mib}MiB", "temp_directory": str(scratch)})
+        install_views(self.con, files, scratch)
+
+    def rows(self, sql: str, parameters: Iterable[object] = ()) -> list[tuple[object, ...]]:
+        return self.con.execute(sql, list(parameters)).fetchall()
+
+    def table(self, sql: str) -> pa.Table:
+        return self.con.execute(sql).to_arrow_table()
+
+    def open_revisions(self, doc_ids: pa.Array) -> pa.Table:
+        """Of these documents each revision without a document record: doc_id, revision, pages, missing (pages that no span covers)."""
+        wanted = pa.table({"doc_id": doc_ids})
+        self.con.register("wanted", wanted)
+        found = self.con.execute("""
+            SELECT r.doc_id, r.revision, r.pages, list_sort(list_filter(r.pages,
+                     lambda p: NOT list_contains(coalesce(any_value(c.covered), []::INTEGER[]), p))) AS missing
+            FROM revision_opened r SEMI JOIN wanted w ON w.doc_id = r.doc_id
+            LEFT JOIN (SELECT doc_id, revision, list(page_index) AS covered FROM revision_page
+                       WHERE doc_id IN (SELECT doc_id FROM wanted) GROUP BY doc_id, revision) c
+                   ON c.doc_id = r.doc_id AND c.revision = r.revision
+            ANTI JOIN document_all d ON d.doc_id = r.doc_id AND d.revision = r.revision
+            GROUP BY r.doc_id, r.revision, r.pages ORDER BY r.doc_id, r.revision""").to_arrow_table()
+        self.con.unregister("wanted")
+        return found
+
+    def close(self) -> None:
+        self.con.close()
+
+
+def install_views(con: duckdb.DuckDBPyConnection, files: Sequence[Path], scratch: Path) -> None:
+    """Creates the view `ledger` over these Parquet files, and those that follow from it.
+
+    Args:
+        scratch: an existing folder; an empty ledger needs one file there so that the views have columns.
+    """
+    if not files:
+        empty = scratch / "empty.parquet"
+        pq.write_table(RECORDS.empty_table(), empty)
+        files = [empty]
+    quoted = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+    con.execute(f"CREATE OR REPLACE VIEW ledger AS SELECT * FROM read_parquet([{quoted}], union_by_name = true)")
+    con.execute(_VIEWS)
