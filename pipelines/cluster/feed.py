@@ -1,0 +1,147 @@
+"""The feed: plan segments from the driver to the source of a Ray graph.
+
+Invariant: a segment is immutable and numbered without gaps, so a read task that Ray replays yields the same blocks in
+the same order. The driver never has more than `window` pages published and not receipted: what was fed to a graph that
+died is exactly `outstanding()`, and planning cannot run away from reading. An empty segment ends the feed.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.schema import Span
+from pipelines.store.objects import ObjectStore
+
+PLAN = pa.schema(
+    [
+        ("block", pa.int64()),
+        ("doc_id", pa.string()),
+        ("revision", pa.int32()),
+        ("pages", pa.list_(pa.int32())),
+        ("uri", pa.string()),
+        ("page_count", pa.int32()),
+        ("format", pa.string()),
+        ("tries", pa.int32()),
+        ("flags", pa.list_(pa.string())),
+    ]
+)
+_POLL_LOCAL_S = 0.05
+_POLL_REMOTE_S = 0.5  # two GETs a second at most while planning is slower than reading
+
+
+def encode_spans(block: int, spans: Sequence[Span]) -> pa.Table:
+    """One row a span, schema `PLAN`."""
+    rows = [
+        {"block": block} | {name: getattr(span, name) for name in PLAN.names if name != "block"} for span in spans
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=PLAN)
+
+
+def decode_spans(table: pa.Table) -> list[Span]:
+    return [
+        Span(
+            row["doc_id"], row["revision"], tuple(row["pages"]), row["uri"], row["page_count"], row["format"],
+            row["tries"], tuple(row["flags"]),
+        )
+        for row in table.to_pylist()
+    ]  # fmt: skip
+
+
+class Feed:
+    """The driver's end of one graph's plan. `publish` from the planning thread, the rest from the receiving one."""
+
+    def __init__(self, store: ObjectStore, folder: str, window: int) -> None:
+        self._store = store
+        self.folder = folder
+        self._window = window
+        self._segments = 0
+        self._blocks = 0
+        self._waiting: dict[tuple[str, int, int], Span] = {}  # pages as (doc, revision, page) published, not receipted
+        self._changed = threading.Condition()
+        self._ended = False
+
+    def publish(self, blocks: Sequence[Sequence[Span]]) -> bool:
+        """Publishes blocks as one segment, waiting for room first; False when the feed was ended meanwhile."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or len(self._waiting) < self._window)
+            if self._ended:
+                return False
+            tables = []
+            for spans in blocks:
+                tables.append(encode_spans(self._blocks, spans))
+                self._blocks += 1
+                for span in spans:
+                    self._waiting.update({(span.doc_id, span.revision, page): span for page in span.pages})
+            self._put(pa.concat_tables(tables))
+            return True
+
+    def room(self) -> int:
+        """Pages that may be published at once."""
+        with self._changed:
+            return self._window - len(self._waiting)
+
+    def received(self, doc_id: str, revision: int, pages: Sequence[int]) -> None:
+        """These pages have come back, with a receipt or lost: they make room."""
+        with self._changed:
+            for page in pages:
+                self._waiting.pop((doc_id, revision, page), None)
+            self._changed.notify_all()
+
+    def outstanding(self) -> list[Span]:
+        """What was published and has not come back, as spans of the pages that are missing."""
+        with self._changed:
+            missing: dict[int, tuple[Span, list[int]]] = {}
+            for (_, _, page), span in self._waiting.items():
+                missing.setdefault(id(span), (span, []))[1].append(page)
+        return [
+            Span(s.doc_id, s.revision, tuple(sorted(pages)), s.uri, s.page_count, s.format, s.tries, s.flags)
+            for s, pages in missing.values()
+        ]
+
+    def end(self) -> None:
+        """No more will come: the source returns, and what flows finishes. Safe to call twice and from a signal's wake."""
+        with self._changed:
+            if not self._ended:
+                self._ended = True
+                self._put(PLAN.empty_table())
+            self._changed.notify_all()
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
+    def _put(self, table: pa.Table) -> None:
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd")
+        self._segments += 1
+        self._store.put(segment_key(self.folder, self._segments), sink.getvalue())
+
+
+def segment_key(folder: str, number: int) -> str:
+    return f"{folder}/{number:08d}.parquet"
+
+
+def read_feed(store: ObjectStore, folder: str) -> Iterator[pa.Table]:
+    """The source's end: one table (schema `PLAN`) a block, waiting for segments that are not there yet."""
+    number = 1
+    while True:
+        try:
+            table = pq.read_table(io.BytesIO(store.get(segment_key(folder, number))))
+        except FileNotFoundError:
+            time.sleep(_POLL_LOCAL_S if store.is_local else _POLL_REMOTE_S)
+            continue
+        if table.num_rows == 0:
+            return
+        blocks = table.column("block").to_pylist()
+        starts = [i for i, block in enumerate(blocks) if i == 0 or block != blocks[i - 1]]
+        for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True):
+            yield table.slice(start, end - start)
+        number += 1
+
+

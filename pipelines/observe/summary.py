@@ -1,0 +1,111 @@
+"""What a run did, as plain data: counted while it runs, written into `report.json`, shown by progress and report.
+
+Invariant: every figure was measured or counted in this run; nothing is estimated. Memory is bounded: only the worst few
+pages and failures are kept by name, all are counted.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.schema import SpanReceipt
+
+_KEEP_FAILURES = 200
+_KEEP_SLOWEST = 20
+
+
+@dataclass(slots=True)
+class Failure:
+    uri: str
+    doc_id: str | None
+    page_index: int | None  # null: the document, or the object, as a whole
+    code: str
+    message: str
+
+
+@dataclass
+class Summary:
+    """Counters of one run. All methods may be called from any thread."""
+
+    run_id: str
+    source: str
+    output: str
+    fingerprint: str
+    engines: dict[str, str]  # role -> name
+    started: float = field(default_factory=time.time)  # UTC seconds
+    ended: float | None = None
+    status: str = "running"  # running | finished | nothing_to_do | interrupted | fenced | failed
+    message: str = ""
+    listed: Counter[str] = field(default_factory=Counter)  # verdicts of change detection: new, changed, done ...
+    skipped: Counter[str] = field(default_factory=Counter)  # droppings, by reason
+    documents: Counter[str] = field(default_factory=Counter)  # completed in this run, by state
+    source_errors: Counter[str] = field(default_factory=Counter)  # by code
+    pages: Counter[str] = field(default_factory=Counter)  # committed in this run, by state
+    codes: Counter[str] = field(default_factory=Counter)  # of failed pages
+    planned_pages: int = 0
+    planning_done: bool = False
+    stage_seconds: Counter[str] = field(default_factory=Counter)  # summed over workers
+    idle: Counter[str] = field(default_factory=Counter)  # starved, blocked: seconds summed over workers
+    workers: int = 0
+    requests: Counter[str] = field(default_factory=Counter)  # get, put, list ... of driver and workers
+    graphs: int = 0  # 1 unless one died
+    first_commit_s: float | None = None  # from the start of the command to the first committed page
+    failures: list[Failure] = field(default_factory=list)
+    failures_left_out: int = 0
+    slowest: list[tuple[float, str, int]] = field(default_factory=list)  # (seconds, doc_id, page), a heap
+    timeline: list[tuple[float, int]] = field(default_factory=list)  # (seconds since start, pages committed)
+    pending: int | None = None  # pages planned and not committed, when the run ended
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def pages_done(self) -> int:
+        return sum(self.pages.values())
+
+    def elapsed(self) -> float:
+        return (self.ended or time.time()) - self.started
+
+    def committed(self, receipts: list[SpanReceipt]) -> None:
+        """Counts pages whose receipts the ledger has acknowledged."""
+        with self._lock:
+            for receipt in receipts:
+                self.pages.update(receipt.states)
+                self.codes.update(code for code in receipt.codes if code)
+            if receipts and self.first_commit_s is None:
+                self.first_commit_s = time.time() - self.started
+            self.timeline.append((round(self.elapsed(), 2), sum(self.pages.values())))
+            if len(self.timeline) > 2000:
+                self.timeline = self.timeline[::2]
+
+    def worked(self, seconds: dict[str, float], requests: Counter[str]) -> None:
+        with self._lock:
+            for stage, spent in seconds.items():
+                (self.idle if stage in ("starved", "blocked") else self.stage_seconds)[stage] += spent  # type: ignore[assignment]
+            self.requests.update(requests)
+
+    def failed(self, failure: Failure) -> None:
+        with self._lock:
+            if len(self.failures) < _KEEP_FAILURES:
+                self.failures.append(failure)
+            else:
+                self.failures_left_out += 1
+
+    def page_took(self, seconds: float, doc_id: str, page_index: int) -> None:
+        with self._lock:
+            push = heapq.heappush if len(self.slowest) < _KEEP_SLOWEST else heapq.heappushpop
+            push(self.slowest, (round(seconds, 3), doc_id, page_index))
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, without the lock; times in seconds, `started` and `ended` as UTC epoch seconds."""
+        with self._lock:
+            shown = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+            shown = {name: dict(value) if isinstance(value, Counter) else value for name, value in shown.items()}
+            shown["failures"] = [{name: getattr(f, name) for name in f.__slots__} for f in self.failures]
+            shown["slowest"] = sorted(self.slowest, reverse=True)
+            shown["seconds"] = round(self.elapsed(), 3)
+            shown["pages_per_second"] = round(self.pages_done / max(self.elapsed(), 1e-9), 4)
+            return shown

@@ -1,0 +1,165 @@
+"""The stages between plan and receipt, made from configuration: plain objects, callable in a test, no Ray.
+
+Invariant: `Chain.run` returns for every span that came in either its receipt or a `Lost` with the reason; it raises for
+nothing that an input or the store did. A worker holds one chain for its whole life, so models load once.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipelines.config import Config
+from pipelines.errors import PagemillError, as_named
+from pipelines.schema import PageError, PageWork, Span, SpanReceipt, SpanWork
+from pipelines.store.objects import ObjectStore
+from pipelines.store.parts import PartWriter
+
+Works = list[SpanWork]
+STAGES = ("rasterize", "layout", "recognize", "assemble", "write")  # in the order in which data passes through them
+
+
+@dataclass(slots=True, frozen=True)
+class Site:
+    """All that a worker needs to know; it travels to the worker, so it holds values only."""
+
+    config: Config
+    output: str
+    run_id: str
+    fingerprint: str
+
+
+@dataclass(slots=True, frozen=True)
+class Lost:
+    """A span without a receipt: none of its pages counts as tried."""
+
+    span: Span
+    error: PageError
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one call of a chain did."""
+
+    receipts: list[SpanReceipt] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    requests: Counter[str] = field(default_factory=Counter)
+
+
+def begin(spans: Sequence[Span]) -> Works:
+    """Spans as work that has not begun, each with an attempt of its own."""
+    return [
+        SpanWork(
+            span,
+            secrets.token_hex(8),
+            [PageWork(span.doc_id, page, tries=span.tries, flags=list(span.flags)) for page in span.pages],
+        )
+        for span in spans
+    ]
+
+
+class Chain:
+    """Some consecutive stages of `STAGES` in one process."""
+
+    def __init__(self, names: Sequence[str], site: Site) -> None:
+        self._store = ObjectStore(
+            site.output, site.config.store.storage_options, site.config.store.retries, site.config.store.timeout_s
+        )
+        self._counted: Counter[str] = Counter()
+        makers: dict[str, Callable[[Site], Callable[[Works], Works]]] = {
+            "rasterize": _rasterize,
+            "layout": _layout,
+            "recognize": _recognize,
+            "assemble": _assemble,
+        }
+        self._stages = [(name, makers[name](site)) for name in names if name != "write"]
+        self._writer = PartWriter(self._store, site.run_id, site.fingerprint) if "write" in names else None
+
+    def through(self, works: Works, seconds: dict[str, float]) -> Works:
+        """The stages before `write`."""
+        for name, stage in self._stages:
+            started = time.perf_counter()
+            works = stage(works)
+            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - started
+        return works
+
+    def run(self, works: Works) -> Outcome:
+        """All stages, `write` among them. Never raises for what an input or the store did."""
+        assert self._writer is not None
+        outcome = Outcome()
+        try:
+            works = self.through(works, outcome.seconds)
+            started = time.perf_counter()
+            outcome.receipts = self._writer.write(works)
+            outcome.seconds["write"] = time.perf_counter() - started
+        except Exception as error:  # the driver runs these spans again, apart, and names the error if it stays
+            outcome.lost = [Lost(work.span, _named(error)) for work in works]
+        outcome.requests = self._store.counts - self._counted
+        self._counted = Counter(self._store.counts)
+        return outcome
+
+
+def failed_pages(span: Span, error: PageError) -> SpanWork:
+    """A span whose every page ends with `error` without having been tried."""
+    (work,) = begin([span])
+    for page in work.pages:
+        page.error = error
+    return work
+
+
+def _named(error: Exception) -> PageError:
+    named = as_named(error)
+    detail = "" if isinstance(error, PagemillError) else "\n" + traceback.format_exc(limit=-4)
+    return PageError(named.code, "write", f"{named}{detail}")
+
+
+def _rasterize(site: Site) -> Callable[[Works], Works]:
+    from pipelines.raster.budget import DocumentBudget
+    from pipelines.raster.rasterize import Rasterize
+    from pipelines.source.cache import DocumentCache
+
+    config = site.config
+    cache = DocumentCache(Path(config.source.cache_dir) if config.source.cache_dir else None, config.source.cache_gib)
+    stage = Rasterize(config.raster, config.source.passwords)
+
+    def one(work: SpanWork) -> SpanWork:
+        span = work.span
+        try:
+            with cache.use(span.doc_id, span.uri, config.source.storage_options) as path:
+                budget = DocumentBudget(
+                    cache.budget_path(span.doc_id), config.raster.document_deadlines * config.raster.deadline_s
+                )
+                return stage.rasterize(work, path, budget)
+        except PagemillError as error:
+            for page in work.pages:
+                page.error = PageError(error.code, "fetch", str(error))
+            return work
+
+    return lambda works: [one(work) for work in works]
+
+
+def _layout(site: Site) -> Callable[[Works], Works]:
+    from pipelines.layout.detect import DetectLayout
+
+    stage = DetectLayout(site.config.layout, site.config.recognize.threads)
+    return lambda works: [stage.detect(work) for work in works]
+
+
+def _recognize(site: Site) -> Callable[[Works], Works]:
+    from pipelines.recognize.read import Recognize
+
+    stage = Recognize(site.config.recognize)
+    return lambda works: [stage.recognize(work) for work in works]
+
+
+def _assemble(site: Site) -> Callable[[Works], Works]:
+    from pipelines.assemble.page import Assemble
+
+    stage = Assemble(site.config.assemble)
+    return lambda works: [stage.assemble(work) for work in works]
