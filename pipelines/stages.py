@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.config import Config
-from pipelines.errors import PagemillError, as_named
+from pipelines.errors import PagemillError, asnamed_error
 from pipelines.schema import PageError, PageWork, Span, SpanReceipt, SpanWork
 from pipelines.store.objects import ObjectStore
 from pipelines.store.parts import PartWriter
@@ -99,7 +99,7 @@ class Chain:
             outcome.receipts = self._writer.write(works)
             outcome.seconds["write"] = time.perf_counter() - started
         except Exception as error:  # the driver runs these spans again, apart, and names the error if it stays
-            outcome.lost = [Lost(work.span, _named(error)) for work in works]
+            outcome.lost = [Lost(work.span, named_error(error)) for work in works]
         outcome.requests = self._store.counts - self._counted
         self._counted = Counter(self._store.counts)
         return outcome
@@ -113,8 +113,8 @@ def failed_pages(span: Span, error: PageError) -> SpanWork:
     return work
 
 
-def _named(error: Exception) -> PageError:
-    named = as_named(error)
+def named_error(error: Exception) -> PageError:
+    named = asnamed_error(error)
     detail = "" if isinstance(error, PagemillError) else "\n" + traceback.format_exc(limit=-4)
     return PageError(named.code, "write", f"{named}{detail}")
 

@@ -1,0 +1,65 @@
+"""A Ray session for one run: a private local cluster, or a seat in one that is there.
+
+Invariant: what Ray would send, print or draw by itself is off before it is imported; a private cluster ends with the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from types import TracebackType
+
+# before the import of ray, which reads them then: no telemetry (P7), no progress bars of its own
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a FutureWarning in each worker
+
+import ray
+
+from pipelines.config import RayConfig
+from pipelines.errors import ConfigError
+
+_MIB = 1 << 20
+
+
+class Session:
+    """Context manager; `workers` is the number of reader actors that the cluster gives room for."""
+
+    def __init__(self, config: RayConfig) -> None:
+        self._config = config
+        self.workers = config.workers or os.cpu_count() or 1
+        self._ours = False
+
+    def __enter__(self) -> Session:
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        if not ray.is_initialized():
+            self._start()
+            self._ours = True
+        if self._config.workers is None:
+            self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)) - (self._config.address is None))
+        return self
+
+    def _start(self) -> None:
+        address = self._config.address
+        # one CPU more than readers: a task-pool stage that finds none waits for ever (ray.md section 4)
+        local = {} if address else {
+            "num_cpus": self.workers + 1, "include_dashboard": False,
+            "object_store_memory": self._config.object_store_mib * _MIB,
+        }  # fmt: skip
+        for attempt in range(1, self._config.startup_tries + 1):
+            try:
+                ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+                return
+            except ConnectionError as error:
+                raise ConfigError(f"ray.address={address}: {error}. Start a head there, or --set ray.address=null") from None
+            except Exception:  # a loaded machine fails to bring its agents up in time: seen by experiment, helped by trying again
+                if attempt == self._config.startup_tries:
+                    raise
+                ray.shutdown()
+                time.sleep(2**attempt)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._ours:
+            ray.shutdown()
