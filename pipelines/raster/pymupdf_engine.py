@@ -1,0 +1,149 @@
+"""PyMuPDF as a rasterizer: pixels, and the text layer word by word. The only importer of `pymupdf` (AGPL-3.0).
+
+Invariant: runs in the child process only. Whatever MuPDF repaired or could not draw becomes a flag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines.errors import DamagedDocument, Encrypted, NoPages, PageDamaged, PageMemory
+from pipelines.raster.damage import is_damaged
+from pipelines.raster.sizing import fitting_dpi, usable
+from pipelines.schema import Box, Probe, RasterPage, Word
+
+_INVISIBLE_ALPHA = 8  # of 255
+_BOLD = 16  # bit of a span's flags
+
+
+class PyMuPDFRasterizer:
+    """Rasterizer over one open PDF."""
+
+    name = "pymupdf"
+
+    def __init__(self) -> None:
+        import pymupdf
+
+        self._mupdf: Any = pymupdf
+        pymupdf.TOOLS.mupdf_display_errors(False)
+        pymupdf.TOOLS.mupdf_display_warnings(False)
+        self._document: Any = None
+        self._flags: tuple[str, ...] = ()
+
+    def open(self, path: str, passwords: Sequence[str]) -> Probe:
+        try:
+            document = self._mupdf.open(path, filetype="pdf")
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise DamagedDocument(f"MuPDF cannot open it: {error}") from None
+        password = _unlock(document, passwords)
+        try:
+            count = document.page_count
+        except Exception as error:
+            raise DamagedDocument(f"MuPDF finds no page tree: {error}") from None
+        if count <= 0:
+            raise NoPages("the document opens but has no pages")
+        damaged = bool(document.is_repaired) or is_damaged(path)
+        self._flags = ("repaired",) if damaged else ()
+        self._document = document
+        return Probe("pdf", count, password, self._flags)
+
+    def render(self, page_index: int, dpi: float, max_megapixels: float) -> RasterPage:
+        tools = self._mupdf.TOOLS
+        tools.reset_mupdf_warnings()
+        try:
+            page = self._document.load_page(page_index)
+            width, height = page.rect.width, page.rect.height
+            if not usable(width, height):
+                raise PageDamaged(f"the page declares a size of {width} x {height} points")
+            fitting = fitting_dpi(width, height, dpi, max_megapixels)
+            zoom = fitting / 72.0
+            pixmap = page.get_pixmap(matrix=self._mupdf.Matrix(zoom, zoom), colorspace=self._mupdf.csRGB, alpha=False, annots=True)
+            pixels = np.frombuffer(pixmap.samples_mv, np.uint8).reshape(pixmap.height, pixmap.width, 3)
+            words, hidden = self._words(page)
+        except (PageDamaged, MemoryError):
+            raise
+        except Exception as error:
+            if "malloc" in str(error) or "calloc" in str(error) or "memory" in str(error):
+                raise PageMemory(f"MuPDF: {error}") from None
+            raise PageDamaged(f"MuPDF cannot draw the page: {error}") from None
+        flags = (*self._flags, *(("downscaled",) if fitting < dpi * 0.999 else ()), *_warned(tools.mupdf_warnings()))
+        return RasterPage(pixels, fitting, width, height, words, hidden, flags)
+
+    def close(self) -> None:
+        if self._document is not None:
+            self._document.close()
+            self._document = None
+
+    def _words(self, page: Any) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
+        """Visible and hidden words, in the layer's own order, in points of the page as displayed."""
+        mupdf = self._mupdf
+        flags = mupdf.TEXT_PRESERVE_LIGATURES | mupdf.TEXT_PRESERVE_WHITESPACE | mupdf.TEXT_MEDIABOX_CLIP
+        content = page.get_text("rawdict", flags=flags & ~mupdf.TEXT_PRESERVE_LIGATURES)
+        visible: list[Word] = []
+        hidden: list[Word] = []
+        turn = page.rotation_matrix
+        line_number = 0
+        for block in content["blocks"]:
+            for line in block.get("lines", ()):
+                for word, seen in _line_words(line, line_number, turn, mupdf.Rect):
+                    (visible if seen else hidden).append(word)
+                line_number += 1
+        return tuple(visible), tuple(hidden)
+
+
+def _line_words(line: Any, number: int, turn: Any, rect: Any) -> Iterator[tuple[Word, bool]]:
+    """Words of a line, cut at white space; a word is hidden when its first span is."""
+    text, box, head = "", None, None
+    for span in line["spans"]:
+        for char in span["chars"]:
+            if char["c"].isspace():
+                if text and head is not None and box is not None:
+                    yield _word(text, box, number, head, turn), _is_visible(head)
+                text, box, head = "", None, None
+                continue
+            text += char["c"]
+            box = rect(char["bbox"]) if box is None else box | rect(char["bbox"])
+            head = head or span
+    if text and head is not None and box is not None:
+        yield _word(text, box, number, head, turn), _is_visible(head)
+
+
+def _word(text: str, box: Any, number: int, span: Any, turn: Any) -> Word:
+    shown = (box * turn).normalize()
+    clean = text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    return Word(clean, Box(shown.x0, shown.y0, shown.x1, shown.y1), number, float(span["size"]), bool(span["flags"] & _BOLD))
+
+
+def _is_visible(span: Any) -> bool:
+    if span.get("alpha", 255) <= _INVISIBLE_ALPHA or span["size"] < 0.5:  # MuPDF gives render mode 3 an alpha of 0
+        return False
+    return bool(span["color"] != 0xFFFFFF)
+
+
+def _unlock(document: Any, passwords: Sequence[str]) -> str | None:
+    if not document.needs_pass:
+        return None
+    for password in passwords:
+        if document.authenticate(password):
+            return password
+    raise Encrypted("needs a password; add it: --set source.passwords='[...]'")
+
+
+def _warned(warnings: str) -> tuple[str, ...]:
+    """Content that MuPDF gave up on: the page is drawn, but not whole."""
+    lost = ("syntax error", "cannot", "ignoring", "premature", "corrupt", "error:")
+    return ("incomplete",) if any(word in line.lower() for line in warnings.splitlines() for word in lost) else ()
+
+
+def available() -> bool:
+    """Whether the library is installed, without importing it."""
+    from importlib.util import find_spec
+
+    return find_spec("pymupdf") is not None
+
+
