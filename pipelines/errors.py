@@ -89,6 +89,13 @@ class Interrupted(TransientError):
     exit_code = ExitCode.INTERRUPTED
 
 
+class ClusterLost(TransientError):
+    """Ray keeps ending its graphs without any result; what was read is committed."""
+
+    code = "CLUSTER_LOST"
+    exit_code = ExitCode.INTERRUPTED
+
+
 class DamagedOutput(TerminalError):
     """A stored object does not hold what its name or the ledger says."""
 

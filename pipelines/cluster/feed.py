@@ -81,10 +81,9 @@ class Feed:
             self._put(pa.concat_tables(tables))
             return True
 
-    def room(self) -> int:
-        """Pages that may be published at once."""
-        with self._changed:
-            return self._window - len(self._waiting)
+    def room_blocks(self) -> int:
+        """Blocks that one segment may hold: an eighth of the window, so that segments stay few and none is late."""
+        return max(1, self._window // 64)
 
     def received(self, doc_id: str, revision: int, pages: Sequence[int]) -> None:
         """These pages have come back, with a receipt or lost: they make room."""

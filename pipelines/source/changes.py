@@ -12,6 +12,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
+from pipelines.schema import Probe
 from pipelines.store.state import LedgerState
 
 
@@ -126,3 +127,10 @@ class ChangeDetector:
             "SELECT newest, open_revision, retryable, page_count FROM doc_state WHERE doc_id = ?", [doc_id]
         ).fetchone()
         return None if row is None else (row[0], row[1], row[2], row[3])
+
+    def opened(self, doc_id: str) -> Probe | None:
+        """What opening a document told when another URI brought it, or None."""
+        row = self._con.cursor().execute(  # a connection of its own: probing threads ask at any time
+            "SELECT format, page_count, flags FROM known WHERE doc_id = ? AND page_count IS NOT NULL LIMIT 1", [doc_id]
+        ).fetchone()
+        return None if row is None else Probe(row[0], row[1], None, tuple(row[2] or ()))

@@ -47,6 +47,11 @@ class Committer:
                 self._wake.wait()
             self._raise()
 
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is being appended."""
+        with self._wake:
+            return not self._queue and not self._appending
+
     def close(self) -> None:
         """Commits what is there and ends the thread; never raises for an error that was raised before."""
         with self._wake:

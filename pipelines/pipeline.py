@@ -1,0 +1,201 @@
+"""The whole run on one screen: discover -> probe -> plan -> rasterize -> layout -> recognize -> assemble -> write -> commit -> finalize.
+
+Invariant: every page that was planned ends this run with a record in the ledger or is counted as pending; whatever ends
+the run (a dead graph, a signal, a foreign claim) leaves nothing that the next run cannot see in the ledger.
+
+    discover, probe, plan   one thread of the driver, ahead of reading by a bounded supply          source/
+    rasterize ... write     actors of a Ray Data graph, or this process when `inline`               stages.py, cluster/
+    commit                  one thread of the driver, at most once a second                         store/commit.py
+    finalize                threads of the driver, when a revision's last page is committed         assemble/finalize.py
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from pipelines.assemble.finalize import Finalizer
+from pipelines.books import Books
+from pipelines.cluster.feed import Feed
+from pipelines.errors import ClusterLost, StoreUnavailable
+from pipelines.observe.summary import Summary
+from pipelines.schema import PageError, Span
+from pipelines.source.discovery import Discovery
+from pipelines.stages import STAGES, Chain, Lost, Outcome, Site, begin, failed_pages
+from pipelines.store.commit import Committer
+from pipelines.store.ledger import Ledger
+from pipelines.store.objects import ObjectStore
+from pipelines.store.parts import PartWriter
+from pipelines.supply import Supply
+
+_BLOCKS_AHEAD = 4  # per worker, published and not come back: two at the actor, two on their way
+
+_MOST_BARREN = 5  # a poison page alone accounts for two: the graph that it ended, and the one in which it ran apart
+
+
+class Run:
+    """One execution of a job over one source and one output that this driver has claimed."""
+
+    def __init__(self, site: Site, source: str, store: ObjectStore, ledger: Ledger, summary: Summary) -> None:
+        self._site, self._store, self._summary = site, store, summary
+        self._supply = Supply(site.config.source.span_pages)
+        self._error: BaseException | None = None
+        self._committer = Committer(ledger, site.config.store.commit_every_s, self._stop_with)
+        self._books = Books(self._committer, Finalizer(store, site.run_id), summary)
+        self._writer = PartWriter(store, site.run_id, site.fingerprint)
+        self._discovery = Discovery(site, source, ledger, summary)
+        self._apart = Supply(1)  # what runs page by page after a graph died
+        self._lost: list[Lost] = []
+        self._barren = 0  # graphs in a row that died without any outcome
+
+    def execute(self, inline: bool = False) -> None:
+        """Reads all that the source has and the ledger lacks; returns early, with everything committed, after `drain`.
+
+        Raises:
+            SourceUnreachable, Fenced, StoreUnavailable, DamagedOutput
+        """
+        planning = threading.Thread(target=self._plan, name="plan", daemon=True)
+        planning.start()
+        try:
+            if self._supply.wait():
+                self._read_inline() if inline else self._read_through_ray()
+            planning.join()
+            self._raise()
+            self._books.settle()
+        finally:
+            self._supply.stop()
+            self._committer.close()
+            self._books.close()
+            self._summary.pending = self._books.pending()
+
+    def drain(self) -> None:
+        """No new pages; what is under way finishes and is committed. Safe in a signal handler."""
+        self._supply.stop()
+        self._apart.stop()
+
+    @property
+    def drained(self) -> bool:
+        return self._supply.stopped
+
+    # -- discover, probe, plan -----------------------------------------------------------------------------------------
+
+    def _plan(self) -> None:
+        try:
+            for planned in self._discovery.plan():
+                self._books.opened(planned)
+                if not self._supply.put(planned.spans):
+                    return
+            self._summary.planning_done = True
+        except BaseException as error:  # raised by execute(), after what was planned is read
+            self._error = self._error or error
+        finally:
+            self._supply.close()
+
+    # -- rasterize to write --------------------------------------------------------------------------------------------
+
+    def _read_inline(self) -> None:
+        chain = Chain(STAGES, self._site)
+        while (taken := self._supply.take(1)) is not None:
+            self._received(chain.run(begin(taken[0])))
+            self._raise_fatal()
+        self._give_up(self._lost)
+
+    def _read_through_ray(self) -> None:
+        from pipelines.cluster.session import Session
+
+        with Session(self._site.config.ray) as session:
+            self._summary.workers = session.workers
+            suspects: list[Span] = []
+            while self._supply.wait():
+                self._check_progress()
+                feed = self._new_feed(session.workers * _BLOCKS_AHEAD * self._site.config.source.span_pages)
+                suspects += self._one_graph(feed, self._supply, session.workers)
+            suspects += [lost.span for lost in self._lost]
+            self._lost = []
+            if suspects and not self.drained:
+                self._read_apart(suspects)
+
+    def _one_graph(self, feed: Feed, supply: Supply, workers: int, retries: int | None = None) -> list[Span]:
+        """Runs a graph to its end, or to its death; returns what was fed and did not come back."""
+        from pipelines.cluster.graph import GraphDied, run_graph
+
+        feeding = threading.Thread(target=_feed, args=(supply, feed), name="feed", daemon=True)
+        feeding.start()
+        self._summary.graphs += 1
+        self._barren += 1
+        try:
+            for outcome in run_graph(self._site, feed.folder, workers, retries=retries):
+                self._barren = 0
+                self._received(outcome, feed)
+                self._raise_fatal()
+        except GraphDied:
+            pass  # its pages are named by feed.outstanding(); they run apart
+        finally:
+            feed.end()
+            feeding.join()
+        return feed.outstanding()
+
+    def _read_apart(self, suspects: list[Span]) -> None:
+        """Page by page, one at a time: a page that ends its worker here too is `failed`, and only that page."""
+        waiting = deque(page for span in suspects for page in span.cut(1))
+        while waiting and not self.drained:
+            self._check_progress()
+            supply = self._apart = Supply(1)
+            supply.give_back([[page] for page in waiting])
+            supply.close()
+            feed = self._new_feed(window=1)
+            culprits = self._one_graph(feed, supply, workers=1, retries=1)
+            taken = len(waiting) - supply.left()
+            for _ in range(taken):
+                waiting.popleft()
+            for span in culprits:
+                error = PageError("WORKER_LOST", "read", "the page ended its worker each time it was read, alone too")
+                self._books.received(self._writer.write([failed_pages(span, error)]))
+        self._give_up(self._lost)
+
+    def _give_up(self, lost: list[Lost]) -> None:
+        """Pages that no part could be written for, twice: a store that fails ends the run, anything else fails the pages."""
+        for entry in lost:
+            if entry.error.code == StoreUnavailable.code:
+                raise StoreUnavailable(entry.error.message)
+            self._books.received(self._writer.write([failed_pages(entry.span, entry.error)]))
+
+    def _received(self, outcome: Outcome, feed: Feed | None = None) -> None:
+        self._summary.worked(outcome.seconds, outcome.requests)
+        self._books.received(outcome.receipts)
+        self._lost += outcome.lost
+        if feed is not None:
+            for receipt in outcome.receipts:
+                feed.received(receipt.doc_id, receipt.revision, receipt.pages)
+            for lost in outcome.lost:
+                feed.received(lost.span.doc_id, lost.span.revision, lost.span.pages)
+
+    def _new_feed(self, window: int) -> Feed:
+        return Feed(self._store, f"runs/{self._site.run_id}/plan/{self._summary.graphs:04d}", window)
+
+    # -- what ends a run early -----------------------------------------------------------------------------------------
+
+    def _stop_with(self, error: BaseException) -> None:
+        self._error = error  # more important than an earlier one of planning: this driver cannot commit any more
+        self._supply.stop()
+
+    def _check_progress(self) -> None:
+        if self._barren > _MOST_BARREN:
+            raise ClusterLost(f"{self._barren} Ray graphs in a row ended without reading a page: is the cluster alive?")
+
+    def _raise_fatal(self) -> None:
+        if self._error is not None and self._supply.stopped:
+            raise self._error
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+def _feed(supply: Supply, feed: Feed) -> None:
+    """Moves blocks from the supply into one graph's feed, until either ends."""
+    while (taken := supply.take(max(1, feed.room_blocks()))) is not None:
+        if not feed.publish(taken):
+            supply.give_back(taken)
+            return
+    feed.end()
