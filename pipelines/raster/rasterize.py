@@ -1,0 +1,90 @@
+"""Stage `rasterize`: a span's pages become pixels and words, each within its own deadline and memory limit.
+
+Invariant: it raises for no page. A page that crashes, hangs or outgrows its memory fails alone; when the span's or the
+document's allowance is used up, the pages that follow are not tried.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.config import RasterConfig
+from pipelines.errors import BudgetExceeded, PageCrash, PageMemory, PagemillError, PageTimeout
+from pipelines.raster.budget import LEAST_SHARE, DocumentBudget, SpanBudget
+from pipelines.raster.isolate import IsolatedRasterizer
+from pipelines.schema import PageError, PageWork, Pixels, RasterPage, SpanWork
+
+_COSTLY = (PageTimeout, PageMemory, PageCrash)
+
+
+class Rasterize:
+    """Verb `rasterize`. Holds one child process for its whole life."""
+
+    def __init__(self, config: RasterConfig, passwords: Sequence[str]) -> None:
+        self._config = config
+        self._passwords = list(passwords)
+        self._rasterizer = IsolatedRasterizer(config.engine, config.deadline_s, config.memory_mib)
+
+    def rasterize(self, work: SpanWork, path: Path, budget: DocumentBudget) -> SpanWork:
+        """Fills `raster`, sizes, flags, `blank` or `error` of every page.
+
+        Args:
+            path: the document's bytes on this node.
+            budget: the document's allowance on this node.
+        """
+        span_budget = SpanBudget(self._config.span_deadlines * self._config.deadline_s)
+        for page in work.pages:
+            started = time.perf_counter()
+            if span_budget.exhausted() or budget.exhausted():
+                page.error = PageError(BudgetExceeded.code, "rasterize", "not tried: earlier pages used up the allowance")
+                page.timing = True
+                continue
+            try:
+                self._fill(page, self._render(path, page.page_index))
+            except _COSTLY as error:
+                charge = max(time.perf_counter() - started, LEAST_SHARE * self._config.deadline_s)
+                span_budget.charge(charge)
+                budget.charge(charge)
+                page.timing = not isinstance(error, PageCrash)
+                page.error = PageError(error.code, "rasterize", str(error))
+            except PagemillError as error:
+                page.error = PageError(error.code, "rasterize", str(error))
+            page.seconds["rasterize"] = time.perf_counter() - started
+        return work
+
+    def close(self) -> None:
+        self._rasterizer.close()
+
+    def _render(self, path: Path, page_index: int) -> RasterPage:
+        config = self._config
+        return self._rasterizer.render(str(path), self._passwords, page_index, config.dpi, config.max_megapixels)
+
+    def _fill(self, page: PageWork, raster: RasterPage) -> None:
+        page.raster = raster
+        page.height_px, page.width_px = raster.pixels.shape[:2]
+        page.width_pt, page.height_pt, page.dpi = raster.width_pt, raster.height_pt, raster.dpi
+        page.flags += [flag for flag in raster.flags if flag not in page.flags]
+        page.blank = not raster.words and is_blank(raster.pixels)
+
+
+_DUST = 2e-5  # share of dark pixels on an empty scanned sheet, after specks of one pixel are averaged away
+_CONTRAST = 48  # of 255, from the paper's own grey
+
+
+def is_blank(pixels: Pixels) -> bool:
+    """Whether a page shows nothing: paper of any one colour, with some dust.
+
+    Args:
+        pixels: (height, width, 3) uint8 RGB.
+    """
+    grey = pixels[..., 1]
+    if min(grey.shape) < 8:
+        return bool(np.ptp(grey) < _CONTRAST)
+    height, width = (side // 4 * 4 for side in grey.shape)
+    cells = grey[:height, :width].reshape(height // 4, 4, width // 4, 4).mean(axis=(1, 3))
+    paper = float(np.median(cells))
+    return bool((np.abs(cells - paper) > _CONTRAST).mean() < _DUST)
