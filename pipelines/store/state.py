@@ -23,7 +23,7 @@ SELECT uri, unnest(newest), history FROM (
   SELECT uri, count(*)::INTEGER AS history, arg_max({
     'etag': etag, 'size': size, 'mtime_ns': mtime_ns, 'ctime_ns': ctime_ns, 'inode': inode, 'presence': presence,
     'doc_id': doc_id, 'format': format, 'page_count': page_count, 'flags': flags, 'tries': tries, 'retryable': retryable,
-    'error_code': error_code, 'error_message': error_message, 'run_id': run_id, 'at': at, 'number': number
+    'error_code': error_code, 'error_message': error_message, 'run_id': run_id, 'at': "at", 'number': number
   }, number * 1000000 + "row") AS newest
   FROM ledger WHERE kind = 'source' GROUP BY uri);
 
@@ -37,7 +37,7 @@ SELECT doc_id, revision, unnest(newest) FROM (
   SELECT doc_id, revision, arg_max({
     'state': state, 'error_code': error_code, 'error_message': error_message, 'page_count': page_count, 'ok': ok,
     'blank': blank, 'degraded': degraded, 'failed': failed, 'retryable': retryable, 'markdown': markdown,
-    'tries': tries, 'run_id': run_id, 'at': at
+    'tries': tries, 'run_id': run_id, 'at': "at"
   }, number * 1000000 + "row") AS newest
   FROM ledger WHERE kind = 'document' GROUP BY doc_id, revision);
 
