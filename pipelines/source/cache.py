@@ -1,0 +1,200 @@
+"""A node's documents, by content: fetched once, shared by its processes, bounded.
+
+Invariant: a file under its digest holds exactly those bytes (it takes its name only when whole and hashed); a document
+that a process works on is held by a shared lock and never evicted; what a killed process left behind is cleaned up.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipelines.errors import SourceChanged, SourceUnreadable
+from pipelines.source.listing import local_path
+from pipelines.store.objects import SourceFs
+
+_PARTIAL = ".partial-"
+_ABANDONED_S = 86_400.0  # a partial file that nobody locks is removed at once, a locked one never before this
+_EVICT_EVERY = 64  # fetches between two looks at the size
+
+
+@dataclass(slots=True, frozen=True)
+class CachedDocument:
+    doc_id: str
+    path: Path
+    size: int
+
+
+class DocumentCache:
+    """
+    Args:
+        directory: None: `pagemill-cache-<uid>` in the temporary directory.
+        limit_gib: what it may hold; documents in use may exceed it.
+    """
+
+    def __init__(self, directory: Path | None, limit_gib: float) -> None:
+        self._directory = directory or Path(tempfile.gettempdir()) / f"pagemill-cache-{os.getuid()}"
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._limit = int(limit_gib * (1 << 30))
+        self._fetched = 0
+        self.gets = 0  # transfers that this process began
+        self._sources: dict[str, SourceFs] = {}
+
+    def fetch(self, uri: str, options: Mapping[str, Any]) -> CachedDocument:
+        """Streams an object once, hashes it, and keeps it under its digest.
+
+        Raises:
+            SourceUnreadable
+        """
+        with self._partial() as file:
+            self._transfer(uri, options, file)
+            doc_id, size = _digest(file)
+            path = self._path(doc_id)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            os.replace(file.name, path)
+        self._fetched += 1
+        if self._fetched % _EVICT_EVERY == 1:
+            self.evict()
+        return CachedDocument(doc_id, path, size)
+
+    @contextmanager
+    def use(self, doc_id: str, uri: str, options: Mapping[str, Any]) -> Iterator[Path]:
+        """The document's bytes on this node while the context lasts.
+
+        Raises:
+            SourceChanged: what the URI holds now is another document.
+            SourceUnreadable
+        """
+        path = self._path(doc_id)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        while True:
+            held = _open_shared(path)
+            if held is not None:
+                break
+            with _exclusive(path.with_name(f"{doc_id}.lock")):  # one GET a node: the others wait and find it
+                if not path.exists():
+                    found = self.fetch(uri, options)
+                    if found.doc_id != doc_id:
+                        raise SourceChanged(f"{uri} now holds document {found.doc_id[:12]}, not {doc_id[:12]}")
+        try:
+            os.utime(path)
+            yield path
+        finally:
+            os.close(held)
+
+    def budget_path(self, doc_id: str) -> Path:
+        """Where the document's allowance of deadlines on this node is counted."""
+        return self._directory / doc_id[:2] / f"{doc_id}.budget"
+
+    def evict(self) -> None:
+        """Removes the least recently used documents beyond the limit, and what dead processes left."""
+        documents, total = [], 0
+        for path in self._directory.glob("**/*"):
+            try:
+                found = path.stat()
+            except OSError:
+                continue
+            if path.name.startswith(_PARTIAL):
+                _remove_abandoned(path, found.st_mtime)
+            elif len(path.name) == 64:
+                documents.append((found.st_mtime, found.st_size, path))
+                total += found.st_size
+        for _, size, path in sorted(documents):
+            if total <= self._limit:
+                return
+            if _remove_unused(path):
+                total -= size
+
+    def _path(self, doc_id: str) -> Path:
+        return self._directory / doc_id[:2] / doc_id
+
+    @contextmanager
+    def _partial(self) -> Iterator[BinaryIO]:
+        path = self._directory / f"{_PARTIAL}{secrets.token_hex(8)}"
+        with open(path, "w+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # released by the end of the process, whatever ends it
+            try:
+                yield file
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise SourceUnreadable(f"no room for the document in {self._directory}: {error}; free some, or set source.cache_dir") from error
+                raise
+            finally:
+                path.unlink(missing_ok=True)
+
+    def _transfer(self, uri: str, options: Mapping[str, Any], file: BinaryIO) -> None:
+        self.gets += 1
+        remote = "://" in uri and not uri.startswith("file://")
+        if remote:
+            bucket = "/".join(uri.split("/", 3)[:3])
+            source = self._sources.setdefault(bucket, SourceFs(bucket, options))
+            source.fetch(uri.partition("://")[2], file)
+            return
+        try:
+            with open(local_path(uri), "rb") as original:
+                shutil.copyfileobj(original, file, 1 << 20)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise SourceUnreadable(f"{uri}: {error.strerror}") from error
+
+
+def _digest(file: BinaryIO) -> tuple[str, int]:
+    file.flush()
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256")
+    return digest.hexdigest(), file.tell()
+
+
+def _open_shared(path: Path) -> int | None:
+    """A descriptor that holds the document, or None when it is not there (any more)."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    if os.fstat(descriptor).st_nlink == 0:  # evicted between the two calls
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_unused(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _remove_abandoned(path: Path, modified: float) -> None:
+    if not _remove_unused(path) and time.time() - modified > _ABANDONED_S:
+        path.unlink(missing_ok=True)

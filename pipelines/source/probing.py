@@ -1,0 +1,91 @@
+"""Probing: new objects are fetched, hashed and opened, several at once, in isolation.
+
+Invariant: it raises for no input; every candidate that goes in comes out once, with a document or an error.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from pipelines.config import Config
+from pipelines.errors import PagemillError
+from pipelines.raster.isolate import IsolatedRasterizer
+from pipelines.schema import Probe
+from pipelines.source.cache import DocumentCache
+from pipelines.source.changes import Candidate
+
+_AHEAD = 4  # per worker: candidates in hand
+
+
+@dataclass(slots=True, frozen=True)
+class ProbeError:
+    code: str
+    message: str
+    transient: bool
+
+
+@dataclass(slots=True, frozen=True)
+class Probed:
+    candidate: Candidate
+    doc_id: str | None  # None: its bytes could not be had
+    probe: Probe | None  # None: it could not be opened
+    error: ProbeError | None
+
+
+class Prober:
+    """
+    Args:
+        known: what opening a document told before, so that a copy is not opened again.
+    """
+
+    def __init__(self, config: Config, cache: DocumentCache, known: Callable[[str], Probe | None] = lambda _: None) -> None:
+        self._config = config
+        self._cache = cache
+        self._known = known
+        self._local = threading.local()
+        self._rasterizers: list[IsolatedRasterizer] = []
+        self._pool = ThreadPoolExecutor(config.source.probe_workers, thread_name_prefix="probe")
+
+    def probe_all(self, candidates: Iterator[Candidate]) -> Iterator[Probed]:
+        """Results as they are ready; at most a few candidates a worker are in hand."""
+        running: set[Future[Probed]] = set()
+        for candidate in candidates:
+            running.add(self._pool.submit(self.probe, candidate))
+            if len(running) >= _AHEAD * self._config.source.probe_workers:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+            else:
+                done = {future for future in running if future.done()}
+                running -= done
+            yield from (future.result() for future in done)
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+
+    def probe(self, candidate: Candidate) -> Probed:
+        doc_id = None
+        try:
+            found = self._cache.fetch(candidate.uri, self._config.source.storage_options)
+            doc_id = found.doc_id
+            probe = self._known(doc_id)
+            if probe is None:
+                source = self._config.source
+                probe = self._rasterizer().probe(str(found.path), source.passwords, source.probe_deadline_s)
+            return Probed(candidate, doc_id, probe, None)
+        except PagemillError as error:
+            return Probed(candidate, doc_id, None, ProbeError(error.code, str(error), error.transient))
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for rasterizer in self._rasterizers:
+            rasterizer.close()
+
+    def _rasterizer(self) -> IsolatedRasterizer:
+        if not hasattr(self._local, "rasterizer"):
+            raster = self._config.raster
+            self._local.rasterizer = IsolatedRasterizer(raster.engine, raster.deadline_s, raster.memory_mib)
+            self._rasterizers.append(self._local.rasterizer)
+        rasterizer: IsolatedRasterizer = self._local.rasterizer
+        return rasterizer
