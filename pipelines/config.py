@@ -50,7 +50,7 @@ class LayoutConfig(_Section):
 
 
 class RecognizeConfig(_Section):
-    engine: Literal["embedded", "echo"] = Field(json_schema_extra=FINGERPRINTED)
+    engine: str = Field(pattern=r"^(embedded|echo|[\w.]+:\w+)$", json_schema_extra=FINGERPRINTED)
     text_layer: Literal["prefer", "verify", "off"] = Field(json_schema_extra=FINGERPRINTED)
     threads: int = Field(ge=1)
     deadline_s: float = Field(gt=0)

@@ -73,20 +73,13 @@ class Planner:
     def plan(
         self, batches: Iterable[pa.Table], probe_all: Callable[[Iterator[Candidate]], Iterator[Probed]]
     ) -> Iterator[Planned]:
-        """Everything that a listing leads to; what needs no probing of a batch comes before what does."""
-
-        def candidates() -> Iterator[Candidate]:
-            for batch in batches:
-                found = list(self._changes.compare(batch))
-                ready.extend(self._unchanged([c for c in found if c.verdict in (Verdict.OPEN, Verdict.RETRY_PAGES)]))
-                yield from (c for c in found if c.verdict not in (Verdict.OPEN, Verdict.RETRY_PAGES))
-
-        ready: list[Planned] = []
-        for probed in probe_all(candidates()):
-            while ready:
-                yield ready.pop(0)
-            yield self._probed(probed)
-        yield from ready
+        """Everything that a listing leads to; of each batch what needs no probing comes first."""
+        for batch in batches:
+            found = list(self._changes.compare(batch))
+            known = (Verdict.OPEN, Verdict.RETRY_PAGES)
+            yield from self._unchanged([candidate for candidate in found if candidate.verdict in known])
+            for probed in probe_all(candidate for candidate in found if candidate.verdict not in known):
+                yield self._probed(probed)
 
     # -- objects that need no fetching ---------------------------------------------------------------------------------
 

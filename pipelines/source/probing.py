@@ -72,7 +72,8 @@ class Prober:
             probe = self._known(doc_id)
             if probe is None:
                 source = self._config.source
-                probe = self._rasterizer().probe(str(found.path), source.passwords, source.probe_deadline_s)
+                with self._cache.use(doc_id, candidate.uri, source.storage_options) as path:
+                    probe = self._rasterizer().probe(str(path), source.passwords, source.probe_deadline_s)
             return Probed(candidate, doc_id, probe, None)
         except PagemillError as error:
             return Probed(candidate, doc_id, None, ProbeError(error.code, str(error), error.transient))

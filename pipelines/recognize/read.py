@@ -1,0 +1,58 @@
+"""Stage `recognize`: what stands in the regions of a page.
+
+Invariant: it raises for no page; a reader that raises fails that page with its words.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from typing import cast
+
+from pipelines.config import RecognizeConfig
+from pipelines.errors import ConfigError, EngineFailed
+from pipelines.recognize.base import Reader
+from pipelines.schema import PageError, SpanWork
+
+
+def load_reader(config: RecognizeConfig) -> Reader:
+    """The configured reader; `module:Class` is one that the user brings, called with the `recognize` section.
+
+    Raises:
+        ConfigError: there is no such reader, or its package is not installed.
+    """
+    if config.engine == "echo":
+        from pipelines.recognize.echo import EchoReader
+
+        return EchoReader(config)
+    if config.engine == "embedded":
+        from pipelines.recognize.embedded import EmbeddedReader
+
+        return EmbeddedReader(config)
+    module, _, name = config.engine.partition(":")
+    try:
+        return cast(Reader, getattr(importlib.import_module(module), name)(config))
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"recognize.engine={config.engine}: {error}; known: embedded, echo, or module:Class") from error
+
+
+class Recognize:
+    """Verb `recognize`: fills `blocks`, `figures` and flags of every page that has regions."""
+
+    def __init__(self, config: RecognizeConfig) -> None:
+        self._reader = load_reader(config)
+
+    def recognize(self, work: SpanWork) -> SpanWork:
+        for page in work.pages:
+            if page.error is not None or page.raster is None or page.regions is None:
+                continue
+            started = time.perf_counter()
+            try:
+                reading = self._reader.read(page.raster, page.regions)
+                page.blocks, page.figures = reading.blocks, reading.figures
+                page.flags += [flag for flag in reading.flags if flag not in page.flags]
+                page.timing = page.timing or reading.timing
+            except Exception as error:  # whatever a reader raises fails this page and no other
+                page.error = PageError(EngineFailed.code, "recognize", f"{type(error).__name__}: {error}")
+            page.seconds["recognize"] = time.perf_counter() - started
+        return work

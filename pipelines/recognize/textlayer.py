@@ -1,0 +1,86 @@
+"""The text layer: whether it can be trusted, and which of its words lie in a region.
+
+Invariant: pure. A layer is trusted only for what it shows: hidden text (an OCR layer, a trick) never counts, and one whose
+characters cannot be language is refused, so that the page is read from pixels.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.layout.rules import holds
+from pipelines.schema import RasterPage, Region, Word
+
+_MOST_BAD = 0.05  # share of characters that no text has
+_LEAST_LETTERS = 0.35  # share of letters and digits: below it a long layer is noise (a page of rules is short)
+_HIDDEN_SHARE = 0.5
+_LONG = 40
+
+
+@dataclass(slots=True, frozen=True)
+class Trust:
+    trusted: bool
+    reason: str
+
+
+def trust(page: RasterPage) -> Trust:
+    """Whether the visible words of a page can be taken for its text."""
+    text = "".join(word.text for word in page.words)
+    if not text:
+        return Trust(False, "hidden layer only" if page.hidden_words else "no text layer")
+    hidden = sum(len(word.text) for word in page.hidden_words)
+    if hidden > _HIDDEN_SHARE * (len(text) + hidden) and hidden > _LONG:
+        return Trust(False, "most of the layer is hidden")
+    bad = sum(_is_bad(char) for char in text)
+    if bad > _MOST_BAD * len(text):
+        return Trust(False, "garbled characters")
+    if len(text) > _LONG and sum(char.isalnum() for char in text) < _LEAST_LETTERS * len(text):
+        return Trust(False, "hardly any letters")
+    if len(text) > _LONG and _is_shuffled(text):
+        return Trust(False, "letters that make no words")
+    return Trust(True, "")
+
+
+def _is_bad(char: str) -> bool:
+    return char == "\ufffd" or unicodedata.category(char) in ("Co", "Cn", "Cc", "Cs")
+
+
+def _is_shuffled(text: str) -> bool:
+    """Latin text without vowels: what a wrong or missing ToUnicode map makes of most alphabets."""
+    latin = [char.lower() for char in text if char.isascii() and char.isalpha()]
+    if len(latin) < 0.6 * len(text) or len(latin) < _LONG:
+        return False
+    vowels = sum(char in "aeiou" for char in latin) / len(latin)
+    return not 0.2 < vowels < 0.65
+
+
+def words_in(region: Region, page: RasterPage) -> list[Word]:
+    """Words whose middle lies in the region, in the layer's order."""
+    return [word for word in page.words if holds(region.box, word.box.scaled(page.scale))]
+
+
+def paragraph(words: Sequence[Word]) -> str:
+    """Words of a region as text: lines joined, a hyphen at a line's end closed up before a small letter."""
+    lines: dict[int, list[Word]] = {}
+    for word in words:
+        lines.setdefault(word.line, []).append(word)
+    return join_lines([" ".join(word.text for word in line) for line in lines.values()])
+
+
+def join_lines(lines: Sequence[str]) -> str:
+    """Lines of a paragraph as one; no space between two CJK characters."""
+    text = ""
+    for line in lines:
+        if not text or not line:
+            text += line
+        elif text.endswith(("-", "\u00ad")) and len(text) > 1 and text[-2].isalpha() and line[0].islower():
+            text = text[:-1] + line
+        else:
+            text += line if is_cjk(text[-1]) and is_cjk(line[0]) else " " + line
+    return text
+
+
+def is_cjk(char: str) -> bool:
+    return unicodedata.east_asian_width(char) in "WF" and not "\uac00" <= char <= "\ud7a3"
