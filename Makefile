@@ -1,0 +1,81 @@
+# make run    parses the sample documents into out/samples
+# make test   all checks
+# Python 3.11 or 3.12, make and a package index are all that is needed; nothing is written outside this folder.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.pagemill-installed
+OUT ?= out/samples
+ARGS ?=# further arguments of pytest: make test ARGS="-k ledger -x"
+
+# a command may exist and not work (a pyenv shim without a version behind it), so each is tried
+GOOD := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do "$$p" -c '$(GOOD)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+
+export RAY_USAGE_STATS_ENABLED := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help run test test-long chaos corpus lint install lock samples clean
+
+help:
+	@echo "make run        parse the sample documents into $(OUT)"
+	@echo "make test       all checks: ruff, mypy, tests"
+	@echo "make test-long  the tests that take long"
+	@echo "make chaos      kill drivers, workers and actors at random moments, many times"
+	@echo "make corpus     every document of the corpus (PAGEMILL_CORPUS, else ../shared/corpus)"
+	@echo "make lint       ruff and mypy alone"
+	@echo "make samples    draw the sample documents again"
+	@echo "make lock       resolve requirements.lock again (needs uv)"
+	@echo "make clean      remove what was built, .venv too"
+
+run: install
+	@$(BIN)/pagemill ingest samples/documents "$(OUT)"; code=$$?; \
+	if [ $$code -eq 3 ]; then exit 0; fi; \
+	exit $$code
+# 3: finished, some documents failed. One of the samples is damaged on purpose; what failed stands above.
+
+test: lint
+	$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+test-long: install
+	$(BIN)/python -m pytest -m "long and not chaos and not corpus" $(ARGS)
+
+chaos: install
+	$(BIN)/python -m pytest -m chaos $(ARGS)
+
+corpus: install
+	$(BIN)/python -m pytest -m corpus $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then \
+	  echo "pagemill needs Python 3.11 or 3.12 and found none: python3.11, python3.12 and python3 were tried." >&2; \
+	  echo "Install one (Debian 12: apt install python3 python3-venv), or: make PYTHON=/path/to/python3.11" >&2; exit 1; fi
+	@"$(PYTHON)" -c '$(GOOD)' || { echo "$(PYTHON) is not Python 3.11 or 3.12." >&2; exit 1; }
+	@if ! $(BIN)/python -c '$(GOOD)' 2>/dev/null; then \
+	  rm -rf $(VENV); "$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "The module venv of $(PYTHON) does not work (Debian: apt install python3-venv)." >&2; exit 1; }; fi
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
+	@echo "Installing into $(VENV): about 1 GB, some minutes the first time"
+	@$(BIN)/python -m pip install --quiet --no-deps -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# --no-deps above, because rapid-* ask for opencv-python (libGL) where the headless build serves
+lock:
+	uv pip compile --universal --python-version 3.11 --extra dev --no-emit-index-url \
+	  --no-emit-package opencv-python --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+
+samples: install
+	$(BIN)/python samples/make.py
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
