@@ -46,6 +46,7 @@ class Run:
         self._discovery = Discovery(site, source, ledger, summary)
         self._apart = Supply(1)  # what runs page by page after a graph died
         self._lost: list[Lost] = []
+        self._draining = False
         self._barren = 0  # graphs in a row that died without any outcome
 
     def execute(self, inline: bool = False) -> None:
@@ -70,12 +71,13 @@ class Run:
 
     def drain(self) -> None:
         """No new pages; what is under way finishes and is committed. Safe in a signal handler."""
+        self._draining = True
         self._supply.stop()
         self._apart.stop()
 
     @property
     def drained(self) -> bool:
-        return self._supply.stopped
+        return self._draining
 
     # -- discover, probe, plan -----------------------------------------------------------------------------------------
 
@@ -125,7 +127,8 @@ class Run:
         self._barren += 1
         try:
             for outcome in run_graph(self._site, feed.folder, workers, retries=retries):
-                self._barren = 0
+                self._draining = False
+        self._barren = 0
                 self._received(outcome, feed)
                 self._raise_fatal()
         except GraphDied:

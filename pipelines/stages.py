@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.config import Config
-from pipelines.errors import PagemillError, asnamed_error
+from pipelines.errors import PagemillError, as_named
 from pipelines.schema import PageError, PageWork, Span, SpanReceipt, SpanWork
 from pipelines.store.objects import ObjectStore
 from pipelines.store.parts import PartWriter
@@ -114,7 +114,7 @@ def failed_pages(span: Span, error: PageError) -> SpanWork:
 
 
 def named_error(error: Exception) -> PageError:
-    named = asnamed_error(error)
+    named = as_named(error)
     detail = "" if isinstance(error, PagemillError) else "\n" + traceback.format_exc(limit=-4)
     return PageError(named.code, "write", f"{named}{detail}")
 

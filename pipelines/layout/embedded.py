@@ -46,11 +46,12 @@ class EmbeddedLayout:
     def _model(self) -> Any:
         from rapid_layout import RapidLayout
 
-        for name in list(logging.root.manager.loggerDict):
-            if name.startswith("rapid_layout"):  # its modules print what they load, each through a logger of its own
-                logging.getLogger(name).setLevel(logging.ERROR)
         threads = {"intra_op_num_threads": self._threads, "inter_op_num_threads": 1}
-        return RapidLayout(model_dir_or_path=str(self._model_path), engine_cfg=threads, conf_thresh=self._min_score)
+        logging.disable(logging.WARNING)  # its modules print what they load, each through a logger of its own
+        try:
+            return RapidLayout(model_dir_or_path=str(self._model_path), engine_cfg=threads, conf_thresh=self._min_score)
+        finally:
+            logging.disable(logging.NOTSET)
 
     def detect(self, pages: Sequence[RasterPage]) -> list[list[Region]]:
         return [self._page(page) for page in pages]

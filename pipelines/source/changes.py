@@ -52,7 +52,7 @@ class Candidate:
 
 
 _SETUP = """
-CREATE TABLE known AS SELECT * EXCLUDE (history, at, run_id, number) FROM source_latest;
+CREATE TABLE known AS SELECT * EXCLUDE (history, "at", run_id, number) FROM source_latest;
 CREATE TABLE doc_state AS
 SELECT r.doc_id, max(r.revision) AS newest, max(r.revision) FILTER (d.doc_id IS NULL) AS open_revision,
        coalesce(any_value(l.retryable), 0) AS retryable, any_value(l.state) AS state,
@@ -104,7 +104,7 @@ class ChangeDetector:
         for verdict, count, size in found:
             self.counts[Verdict(verdict)] += count
             self.listed_bytes += size or 0
-        rows = self._con.execute("SELECT * FROM judged WHERE verdict <> 'done'").to_arrow_table()
+        rows = self._con.sql("SELECT * FROM judged WHERE verdict <> 'done'").to_arrow_table()
         self._con.unregister("batch")
         for row in rows.to_pylist():
             row["flags"] = tuple(row["flags"] or ())

@@ -87,13 +87,13 @@ class LedgerState:
         return self.con.execute(sql, list(parameters)).fetchall()
 
     def table(self, sql: str) -> pa.Table:
-        return self.con.execute(sql).to_arrow_table()
+        return self.con.sql(sql).to_arrow_table()
 
     def open_revisions(self, doc_ids: pa.Array) -> pa.Table:
         """Of these documents each revision without a document record: doc_id, revision, pages, missing (pages that no span covers)."""
         wanted = pa.table({"doc_id": doc_ids})
         self.con.register("wanted", wanted)
-        found = self.con.execute("""
+        found = self.con.sql("""
             SELECT r.doc_id, r.revision, r.pages, list_sort(list_filter(r.pages,
                      lambda p: NOT list_contains(coalesce(any_value(c.covered), []::INTEGER[]), p))) AS missing
             FROM revision_opened r SEMI JOIN wanted w ON w.doc_id = r.doc_id

@@ -1,0 +1,32 @@
+"""`pagemill ingest`, and `python -m jobs.ingest` for `ray job submit`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from jobs.common import Conf, Settings, guarded
+from pipelines.config import load
+
+
+def ingest(
+    source: Annotated[str, typer.Argument(help="directory, glob, file, or a Parquet/CSV/text manifest of URIs; local or s3://...")],
+    output: Annotated[str, typer.Argument(help="folder or URI that the results go to")],
+    conf: Conf = None,
+    settings: Settings = None,
+    inline: Annotated[bool, typer.Option(help="without Ray, span after span in this process: for debugging")] = False,
+    take_over: Annotated[bool, typer.Option(help="take the output from a driver that is certainly dead")] = False,
+) -> None:
+    """Read everything of SOURCE that OUTPUT does not have yet."""
+    from pipelines.ingest import ingest as run
+    from pipelines.observe.report import final_line
+
+    ended = run(source, output, load(conf or [], settings or []), inline=inline, take_over=take_over)
+    print(final_line(ended.summary, ended.exit_code))
+    sys.exit(ended.exit_code)
+
+
+if __name__ == "__main__":
+    guarded(ingest)

@@ -1,0 +1,141 @@
+"""One job from its arguments to its exit code: claim, run, report, release.
+
+Invariant: whatever happens after the claim, the run's end is reported and the claim released, unless the lane was lost.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from pipelines.config import Config
+from pipelines.errors import ExitCode, Fenced, PagemillError
+from pipelines.fingerprint import fingerprint
+from pipelines.layout.detect import load_engine
+from pipelines.observe.progress import Progress
+from pipelines.observe.report import write_report
+from pipelines.observe.summary import Summary
+from pipelines.output import new_run_id, open_output
+from pipelines.pipeline import Run
+from pipelines.recognize.read import load_reader
+from pipelines.stages import Site
+from pipelines.store.ledger import Ledger
+from pipelines.store.objects import ObjectStore
+from pipelines.store.records import record
+
+log = logging.getLogger("pagemill")
+
+
+@dataclass(slots=True, frozen=True)
+class Ended:
+    """How a job ended; the report's keys are below OUTPUT."""
+
+    summary: Summary
+    exit_code: ExitCode
+    report: dict[str, str]
+
+
+def ingest(source: str, output: str, config: Config, *, inline: bool = False, take_over: bool = False) -> Ended:
+    """Reads everything of `source` that `output` does not have yet.
+
+    Raises:
+        PagemillError: before the claim (bad configuration, unwritable output, fenced). Afterwards errors end in `Ended`.
+    """
+    engines, weights = _engines(config)
+    site = Site(config, output, new_run_id(), fingerprint(config, weights))
+    store = open_output(output, config.store)
+    ledger = Ledger(store, merge_every=config.store.merge_every)
+    summary = Summary(site.run_id, source, output, site.fingerprint, engines)
+    ledger.claim(site.run_id, config.claim.stale_after_s, config.claim.beat_s, take_over)
+    try:
+        ledger.append([record("run", run_id=site.run_id, summary=json.dumps({"status": "running", "source": source}))])
+        exit_code = _execute(Run(site, source, store, ledger, summary), summary, config, inline)
+        report = _report(summary, exit_code, store, ledger, config)
+    finally:
+        _release(ledger)
+    return Ended(summary, exit_code, report)
+
+
+def _engines(config: Config) -> tuple[dict[str, str], dict[str, str]]:
+    layout = load_engine(config.layout, config.recognize.threads)
+    reader = load_reader(config.recognize)
+    names = {"raster": config.raster.engine, "layout": layout.name, "recognize": reader.name}
+    return names, {"layout": layout.weights, "recognize": reader.weights}
+
+
+def _execute(run: Run, summary: Summary, config: Config, inline: bool) -> ExitCode:
+    try:
+        with Progress(summary, config.observe.line_every_s), _draining(run):
+            run.execute(inline)
+        return _outcome(run, summary)
+    except PagemillError as error:
+        summary.status = "fenced" if isinstance(error, Fenced) else "failed"
+        summary.message = f"{error.code}: {error}"
+        return error.exit_code
+    except KeyboardInterrupt:
+        summary.status, summary.message = "interrupted", "stopped at once by a second signal; what was committed stays"
+        return ExitCode.INTERRUPTED
+
+
+def _outcome(run: Run, summary: Summary) -> ExitCode:
+    failed = sum(summary.source_errors.values()) + summary.pages["failed"]
+    failed += summary.documents["failed"] + summary.documents["encrypted"] + summary.documents["partial"]
+    if run.drained:
+        summary.status = "interrupted"
+        return ExitCode.INTERRUPTED
+    nothing = not summary.planned_pages and not summary.documents and not summary.source_errors
+    summary.status = "nothing_to_do" if nothing else "finished"
+    return ExitCode.SOME_FAILED if failed else ExitCode.OK
+
+
+def _report(summary: Summary, exit_code: ExitCode, store: ObjectStore, ledger: Ledger, config: Config) -> dict[str, str]:
+    import time
+
+    summary.ended = time.time()
+    summary.requests.update(store.counts)
+    if exit_code is ExitCode.FENCED:
+        return {}  # another driver writes here now
+    try:
+        keys = write_report(summary, store, config.as_yaml())
+        shown = summary.as_dict() | {"exit_code": int(exit_code)}
+        shown.pop("timeline"), shown.pop("failures")
+        ledger.append([record("run", run_id=summary.run_id, summary=json.dumps(shown))])
+        return keys
+    except PagemillError as error:
+        log.warning("report_failed error=%s", error)
+        return {}
+
+
+def _release(ledger: Ledger) -> None:
+    try:
+        ledger.release()
+    except PagemillError as error:
+        log.warning("release_failed error=%s", error)  # the claim goes stale by itself
+    ledger.close()
+
+
+@contextmanager
+def _draining(run: Run) -> Iterator[None]:
+    """The first SIGINT or SIGTERM drains, the second stops; only where this thread may handle signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if run.drained:
+            raise KeyboardInterrupt
+        log.warning("draining signal=%s", signal.Signals(number).name)
+        run.drain()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
