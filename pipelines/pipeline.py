@@ -127,8 +127,7 @@ class Run:
         self._barren += 1
         try:
             for outcome in run_graph(self._site, feed.folder, workers, retries=retries):
-                self._draining = False
-        self._barren = 0
+                self._barren = 0
                 self._received(outcome, feed)
                 self._raise_fatal()
         except GraphDied:
