@@ -1,0 +1,49 @@
+"""pagemill: archives of documents to Parquet and Markdown. What a program imports to read an output back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from pipelines.store.reading import Output, What
+
+if TYPE_CHECKING:
+    import duckdb
+
+__version__ = version("pagemill")
+__all__ = ["Output", "__version__", "read", "read_batches", "views"]
+
+
+def read(
+    output: str,
+    what: What,
+    *,
+    columns: Sequence[str] | None = None,
+    history: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> pa.Table:
+    """Live `pages`, `blocks`, `documents` or `sources` of an output, ordered by identity.
+
+    Args:
+        history: everything that was ever committed, not only what is live.
+
+    Raises:
+        pipelines.errors.ConfigError: not an output.
+    """
+    with Output(output, storage_options) as opened:
+        return opened.read(what, columns, history)
+
+
+def read_batches(
+    output: Output, what: What, *, columns: Sequence[str] | None = None, history: bool = False
+) -> pa.RecordBatchReader:
+    """The same, as a stream, for what does not fit into memory; `output` stays open while it is read."""
+    return output.read_batches(what, columns, history)
+
+
+def views(con: duckdb.DuckDBPyConnection, output: Output) -> None:
+    """Creates the views pagemill_pages, _blocks, _documents, _sources (and each with _history) in a DuckDB connection."""
+    output.install(con, "pagemill_")

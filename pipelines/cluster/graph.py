@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -105,6 +106,8 @@ def run_graph(site: Site, folder: str, workers: int, *, retries: int | None = No
     config = site.config.ray
     _settings(config)
     rows = ray.data.read_datasource(_PlanSource(site, folder), override_num_blocks=1, num_cpus=0)
+    # max_restarts and max_task_retries have no named parameter in 2.60, and it warns of what it will remove in 2.64
+    warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
     for names in FUSED if config.fuse else APART:
         rows = rows.map_batches(
             Pool,

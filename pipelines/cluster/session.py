@@ -14,8 +14,10 @@ from types import TracebackType
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a FutureWarning in each worker
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # C++ lines on the driver's stderr that a user can do nothing about
 
 import ray
+import ray.data  # configures its logger when it is imported
 
 from pipelines.config import RayConfig
 from pipelines.errors import ConfigError
@@ -32,8 +34,7 @@ class Session:
         self._ours = False
 
     def __enter__(self) -> Session:
-        for name in ("ray", "ray.data"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        _quiet()
         if not ray.is_initialized():
             self._start()
             self._ours = True
@@ -63,3 +64,14 @@ class Session:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._ours:
             ray.shutdown()
+
+
+def _quiet() -> None:
+    """Ray Data's lines go to its own log file in the session's folder, not to the terminal."""
+    for name in ("ray", "ray.data"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.ERROR if name == "ray" else logging.INFO)
+        for handler in list(logger.handlers):
+            if not isinstance(handler, logging.FileHandler) and "Session" not in type(handler).__name__:
+                logger.removeHandler(handler)
+        logger.propagate = False

@@ -1,0 +1,155 @@
+"""Reading an output back: the one rule for readers applied to parts, as Arrow tables or DuckDB views.
+
+Invariant: only parts that a live span record names are opened; an orphan, a superseded or a half-done reading is never seen
+unless `history` asks for it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import duckdb
+import pyarrow as pa
+
+from pipelines.errors import ConfigError
+from pipelines.output import check_format
+from pipelines.schema import PAGES
+from pipelines.store.ledger import Ledger
+from pipelines.store.objects import ObjectStore
+from pipelines.store.parts import part_bytes
+from pipelines.store.state import install_views
+
+What = Literal["pages", "blocks", "documents", "sources"]
+
+_PAGE_COLUMNS = ", ".join(f"p.{name}" for name in PAGES.names)
+
+_READING_VIEWS = f"""
+CREATE OR REPLACE VIEW {{prefix}}pages AS
+SELECT {_PAGE_COLUMNS}, l.part AS part
+FROM part_rows p JOIN live_page l ON l.doc_id = p.doc_id AND l.page_index = p.page_index AND l.attempt = p.attempt
+SEMI JOIN named_document n ON n.doc_id = p.doc_id;
+
+CREATE OR REPLACE VIEW {{prefix}}pages_history AS
+SELECT {_PAGE_COLUMNS}, l.part IS NOT NULL AS is_live
+FROM part_rows p LEFT JOIN live_page l ON l.doc_id = p.doc_id AND l.page_index = p.page_index AND l.attempt = p.attempt;
+
+CREATE OR REPLACE VIEW {{prefix}}blocks AS
+SELECT doc_id, page_index, revision, state, unnest(blocks, recursive := true) FROM {{prefix}}pages;
+
+CREATE OR REPLACE VIEW {{prefix}}blocks_history AS
+SELECT doc_id, page_index, revision, state, is_live, unnest(blocks, recursive := true) FROM {{prefix}}pages_history;
+
+CREATE OR REPLACE VIEW {{prefix}}documents_history AS
+SELECT d.doc_id, d.revision, d.state, d.error_code, d.error_message, d.page_count, d.ok, d.blank, d.degraded, d.failed,
+       d.retryable, d.markdown, u.uris, u.format, r.fingerprint, d.run_id, d."at" AS completed_at
+FROM document_all d
+LEFT JOIN revision_opened r ON r.doc_id = d.doc_id AND r.revision = d.revision
+LEFT JOIN (SELECT doc_id, list(uri ORDER BY uri) AS uris, any_value(format) AS format FROM source_latest GROUP BY doc_id) u
+       ON u.doc_id = d.doc_id;
+
+CREATE OR REPLACE VIEW {{prefix}}documents AS
+SELECT * FROM {{prefix}}documents_history h SEMI JOIN named_document n ON n.doc_id = h.doc_id
+QUALIFY row_number() OVER (PARTITION BY h.doc_id ORDER BY h.revision DESC) = 1;
+
+CREATE OR REPLACE VIEW {{prefix}}sources AS SELECT * FROM source_latest;
+
+CREATE OR REPLACE VIEW {{prefix}}sources_history AS
+SELECT uri, etag, size, mtime_ns, ctime_ns, inode, presence, doc_id, format, page_count, error_code, error_message, run_id,
+       "at", number, "row" FROM ledger WHERE kind = 'source';
+"""
+
+_ORDER = {
+    "pages": "doc_id, page_index", "blocks": "doc_id, page_index, block_index", "documents": "doc_id", "sources": "uri",
+}  # fmt: skip
+
+
+class Output:
+    """An output, opened for reading: a snapshot of its ledger as it was then.
+
+    Raises:
+        ConfigError: not an output, or one of a newer major format.
+    """
+
+    def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None) -> None:
+        self.store = ObjectStore(uri, storage_options)
+        try:
+            check_format(self.store)
+        except FileNotFoundError:
+            raise ConfigError(f"{uri} is not a pagemill output: it has no pagemill.json") from None
+        self._scratch = tempfile.TemporaryDirectory(prefix="pagemill-read-")
+        self.ledger = Ledger(self.store, scratch=Path(self._scratch.name))
+        self.ledger.refresh()
+        self.con = duckdb.connect()
+        self.install(self.con, "")
+
+    def install(self, con: duckdb.DuckDBPyConnection, prefix: str) -> None:
+        """Creates the reading views, their names behind `prefix`, in a connection."""
+        install_views(con, [file.path for file in self.ledger.files], Path(self._scratch.name))
+        parts = [str(row[0]) for row in con.execute("SELECT DISTINCT part FROM span_page ORDER BY part").fetchall()]
+        paths = [self._part_path(con, part) for part in parts] or [self._no_part()]
+        quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+        con.execute(f"CREATE OR REPLACE VIEW part_rows AS SELECT * FROM read_parquet([{quoted}], union_by_name = true)")
+        con.execute(_READING_VIEWS.format(prefix=prefix))
+
+    def read(self, what: What, columns: Sequence[str] | None = None, history: bool = False) -> pa.Table:
+        return self._relation(what, columns, history).to_arrow_table()
+
+    def read_batches(self, what: What, columns: Sequence[str] | None = None, history: bool = False) -> pa.RecordBatchReader:
+        return self._relation(what, columns, history).to_arrow_reader(10_000)
+
+    def close(self) -> None:
+        self.con.close()
+        self.ledger.close()
+        self._scratch.cleanup()
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _relation(self, what: What, columns: Sequence[str] | None, history: bool) -> duckdb.DuckDBPyRelation:
+        if what not in _ORDER:
+            raise ConfigError(f"cannot read {what!r}: pages, blocks, documents or sources")
+        wanted = ", ".join(f'"{column}"' for column in columns) if columns else "*"
+        return self.con.sql(f"SELECT {wanted} FROM {what}{'_history' if history else ''} ORDER BY {_ORDER[what]}")
+
+    def _part_path(self, con: duckdb.DuckDBPyConnection, part: str) -> str:
+        local = self.store.local_path(part)
+        if local is not None:
+            return str(local)
+        path = Path(self._scratch.name) / Path(part).name
+        if not path.exists():
+            self.store.get_to_file(part, path)
+        return str(path)
+
+    def _no_part(self) -> str:
+        path = Path(self._scratch.name) / "no-part.parquet"
+        path.write_bytes(part_bytes([]))
+        return str(path)
+
+
+def comparable(table: pa.Table) -> pa.Table:
+    """A `pages` table without what may differ between two equal runs (P2, P5).
+
+    Volatile columns are dropped, also inside blocks; a row marked `timing` keeps its identity only.
+    """
+    kept = [name for name in PAGES.names if not _is_volatile(PAGES.field(name)) and name in table.column_names]
+    rows = table.select(kept).to_pylist()
+    plain = []
+    for row in rows:
+        if row.get("timing"):
+            row = {"doc_id": row["doc_id"], "page_index": row["page_index"], "timing": True}
+        else:
+            row["blocks"] = [{k: v for k, v in block.items() if k != "seconds"} for block in row["blocks"] or []]
+        plain.append(row)
+    plain.sort(key=lambda row: (row["doc_id"], row["page_index"]))
+    return pa.Table.from_pylist(plain)
+
+
+def _is_volatile(field: pa.Field) -> bool:
+    return bool(field.metadata) and b"volatile" in field.metadata
