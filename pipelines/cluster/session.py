@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 # before the import of ray, which reads them then: no telemetry (P7), no progress bars of its own
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a FutureWarning in each worker
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # C++ lines on the driver's stderr that a user can do nothing about
 
 import ray
 import ray.data  # configures its logger when it is imported
@@ -32,8 +35,10 @@ class Session:
         self._config = config
         self.workers = config.workers or os.cpu_count() or 1
         self._ours = False
+        self._diverted = ExitStack()
 
     def __enter__(self) -> Session:
+        self._diverted.enter_context(_native_stderr_in_file())
         _quiet()
         if not ray.is_initialized():
             self._start()
@@ -62,8 +67,9 @@ class Session:
                 time.sleep(2**attempt)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._ours:
-            ray.shutdown()
+        with self._diverted:
+            if self._ours:
+                ray.shutdown()
 
 
 def _quiet() -> None:
@@ -75,3 +81,29 @@ def _quiet() -> None:
             if not isinstance(handler, logging.FileHandler) and "Session" not in type(handler).__name__:
                 logger.removeHandler(handler)
         logger.propagate = False
+
+
+@contextmanager
+def _native_stderr_in_file() -> Iterator[None]:
+    """Lines that Ray's C++ core writes to file descriptor 2 go to a file; what Python prints still reaches the terminal."""
+    try:
+        if sys.stderr.fileno() != 2:
+            yield
+            return
+    except (AttributeError, OSError, ValueError):  # captured by a test runner
+        yield
+        return
+    sys.stderr.flush()
+    before, terminal = sys.stderr, os.dup(2)
+    path = os.path.join(tempfile.gettempdir(), f"pagemill-ray-{os.getuid()}.log")
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 2)
+    os.close(log)
+    sys.stderr = os.fdopen(terminal, "w", buffering=1)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        sys.stderr.close()
+        sys.stderr = before

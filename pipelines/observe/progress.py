@@ -16,10 +16,10 @@ from pipelines.observe.summary import Summary
 class Progress:
     """Context manager; a thread of its own."""
 
-    def __init__(self, summary: Summary, line_every_s: float, stream: TextIO = sys.stderr) -> None:
+    def __init__(self, summary: Summary, line_every_s: float, stream: TextIO | None = None) -> None:
         self._summary = summary
         self._every_s = line_every_s
-        self._stream = stream
+        self._given = stream
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
@@ -41,4 +41,4 @@ class Progress:
 
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):
-            print(self.line(), file=self._stream, flush=True)
+            print(self.line(), file=self._given or sys.stderr, flush=True)

@@ -63,7 +63,8 @@ class PyMuPDFRasterizer:
             fitting = fitting_dpi(width, height, dpi, max_megapixels)
             zoom = fitting / 72.0
             pixmap = page.get_pixmap(matrix=self._mupdf.Matrix(zoom, zoom), colorspace=self._mupdf.csRGB, alpha=False, annots=True)
-            pixels = np.frombuffer(pixmap.samples_mv, np.uint8).reshape(pixmap.height, pixmap.width, 3)
+            # `samples` copies; a view (`samples_mv`) outlives its pixmap and then shows freed memory
+            pixels = np.frombuffer(pixmap.samples, np.uint8).reshape(pixmap.height, pixmap.width, 3)
             words, hidden = self._words(page)
         except (PageDamaged, MemoryError):
             raise
