@@ -7,7 +7,12 @@ import typer
 from jobs.common import run_app
 from jobs.ingest import ingest
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Archives of documents to Parquet and Markdown.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Archives of documents to Parquet and Markdown.",
+)
 app.command()(ingest)
 
 

@@ -12,7 +12,9 @@ from pipelines.config import load
 
 
 def ingest(
-    source: Annotated[str, typer.Argument(help="directory, glob, file, or a Parquet/CSV/text manifest of URIs; local or s3://...")],
+    source: Annotated[
+        str, typer.Argument(help="directory, glob, file, or a Parquet/CSV/text manifest of URIs; local or s3://...")
+    ],
     output: Annotated[str, typer.Argument(help="folder or URI that the results go to")],
     conf: Conf = None,
     settings: Settings = None,

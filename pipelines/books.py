@@ -56,7 +56,9 @@ class Books:
         """Receipts on their way into the ledger; a page that came back before is not counted twice."""
         fresh = [receipt for receipt in receipts if receipt.doc_id in self._revisions]
         if fresh:
-            self._committer.add([span_record(receipt, self._summary.run_id) for receipt in fresh], lambda: self._acknowledged(fresh))
+            self._committer.add(
+                [span_record(receipt, self._summary.run_id) for receipt in fresh], lambda: self._acknowledged(fresh)
+            )
 
     def settle(self) -> None:
         """Waits until everything received is committed and everything due is finalized and committed.

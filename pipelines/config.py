@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.config import JsonDict
 
 from pipelines.errors import ConfigError
 
-FINGERPRINTED = {"fingerprint": True}
+FINGERPRINTED: JsonDict = {"fingerprint": True}
 
 
 class _Section(BaseModel):
@@ -114,14 +115,15 @@ class Config(_Section):
         shown["source"]["passwords"] = [f"<{len(self.source.passwords)} passwords>"] if self.source.passwords else []
         for section in ("source", "store"):
             options = shown[section]["storage_options"]
-            shown[section]["storage_options"] = {key: "<set>" for key in options}
+            shown[section]["storage_options"] = dict.fromkeys(options, "<set>")
         return yaml.safe_dump(shown, sort_keys=False)
 
 
 def _keys() -> Iterator[tuple[str, str, Any]]:
     for section, info in Config.model_fields.items():
         model = info.annotation
-        assert model is not None and issubclass(model, BaseModel)
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
         for key, key_info in model.model_fields.items():
             yield section, key, key_info
 

@@ -43,7 +43,9 @@ def open_output(output: str, config: StoreConfig) -> ObjectStore:
     except FileNotFoundError:
         foreign = next((key for key in store.list() if not key.startswith(".pagemill-probe-")), None)
         if foreign is not None:
-            raise ConfigError(f"{output} is not empty and not a pagemill output (it holds {foreign}); name a new folder") from None
+            raise ConfigError(
+                f"{output} is not empty and not a pagemill output (it holds {foreign}); name a new folder"
+            ) from None
         store.check_writable()
         store.put_new(MARK, json.dumps({"format": FORMAT_VERSION, "lanes": 1}).encode())
         check_format(store)

@@ -1,4 +1,4 @@
-"""The whole run on one screen: discover -> probe -> plan -> rasterize -> layout -> recognize -> assemble -> write -> commit -> finalize.
+"""The whole run on one screen, from what a source holds to a ledger that says it is read.
 
 Invariant: every page that was planned ends this run with a record in the ledger or is counted as pending; whatever ends
 the run (a dead graph, a signal, a foreign claim) leaves nothing that the next run cannot see in the ledger.

@@ -151,7 +151,7 @@ class PageError:
 
 @dataclass(slots=True)
 class PageWork:
-    """A page on its way through the stages. A stage fills its part; one that fails sets `error`, and those after it pass it on."""
+    """A page on its way. A stage fills its part; one that fails sets `error`, and those after it pass it on."""
 
     doc_id: str
     page_index: int

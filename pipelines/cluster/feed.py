@@ -142,5 +142,3 @@ def read_feed(store: ObjectStore, folder: str) -> Iterator[pa.Table]:
         for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True):
             yield table.slice(start, end - start)
         number += 1
-
-

@@ -20,7 +20,7 @@ from ray.data.block import BlockMetadata
 from pipelines.cluster.feed import PLAN, decode_spans, read_feed
 from pipelines.config import RayConfig
 from pipelines.schema import SpanWork
-from pipelines.stages import STAGES, Chain, Lost, Outcome, Site, named_error, begin
+from pipelines.stages import STAGES, Chain, Lost, Outcome, Site, begin, named_error
 from pipelines.store.objects import ObjectStore
 
 FUSED: tuple[tuple[str, ...], ...] = (STAGES,)  # one pool: no image crosses Ray
@@ -124,7 +124,11 @@ def run_graph(site: Site, folder: str, workers: int, *, retries: int | None = No
         for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             for payload in batch.column("payload"):
                 yield pickle.loads(payload.as_buffer())  # from our own last pool
-    except (ray.exceptions.RayError, ray.data.exceptions.UserCodeException, ray.data.exceptions.SystemException) as error:
+    except (
+        ray.exceptions.RayError,
+        ray.data.exceptions.UserCodeException,
+        ray.data.exceptions.SystemException,
+    ) as error:
         raise GraphDied(f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}") from error
 
 

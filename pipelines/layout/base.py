@@ -10,7 +10,11 @@ from pipelines.schema import RasterPage, Region
 
 class LayoutEngine(Protocol):
     name: str
-    weights: str  # SHA-256 (hex) of the weights file, "" where there is none
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 (hex) of the weights file, "" where there is none; loads no model."""
+        ...
 
     def detect(self, pages: Sequence[RasterPage]) -> list[list[Region]]:
         """For each page its regions in reading order, boxes in pixels of that page.

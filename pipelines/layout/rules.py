@@ -65,5 +65,8 @@ def holds(outer: Box, inner: Box) -> bool:
 
 def around(boxes: Sequence[Box]) -> Box:
     return Box(
-        min(box.x0 for box in boxes), min(box.y0 for box in boxes), max(box.x1 for box in boxes), max(box.y1 for box in boxes)
+        min(box.x0 for box in boxes),
+        min(box.y0 for box in boxes),
+        max(box.x1 for box in boxes),
+        max(box.y1 for box in boxes),
     )

@@ -34,4 +34,6 @@ def render(shown: dict[str, Any]) -> str:
 
 def final_line(summary: Summary, exit_code: int) -> str:
     """The last line that a person reads."""
-    return f"{summary.status}: {summary.message} documents {dict(summary.documents)} pages {dict(summary.pages)} exit {exit_code}"
+    return (
+        f"{summary.status}: {summary.message} documents {dict(summary.documents)} pages {dict(summary.pages)} exit {exit_code}"
+    )

@@ -42,7 +42,10 @@ def main(arguments: list[str]) -> None:
         try:
             answer = servant.answer(request)
         except MemoryError as error:
-            answer = {"error": PageMemory.code, "message": str(error) or "an allocation beyond the page's memory limit failed"}
+            answer = {
+                "error": PageMemory.code,
+                "message": str(error) or "an allocation beyond the page's memory limit failed",
+            }
         except Exception as error:  # named for the parent, which raises it
             named = as_named(error)
             answer = {"error": named.code, "message": str(named)}
@@ -63,7 +66,12 @@ class _Servant:
         if request["verb"] == "probe":
             self._close()
             probe = self._open(request)
-            return {"format": probe.format, "page_count": probe.page_count, "password": probe.password, "flags": probe.flags}
+            return {
+                "format": probe.format,
+                "page_count": probe.page_count,
+                "password": probe.password,
+                "flags": probe.flags,
+            }
         if self._current is None or self._current[0] != request["path"]:
             self._close()
             self._open(request)
@@ -96,7 +104,7 @@ class _Servant:
     def _hand_over(self, page: RasterPage) -> None:
         os.ftruncate(self._memory_fd, max(page.pixels.nbytes, os.fstat(self._memory_fd).st_size))
         with mmap.mmap(self._memory_fd, page.pixels.nbytes) as memory:
-            memory[:] = memoryview(page.pixels).cast("B")
+            memory[:] = page.pixels.tobytes()
 
 
 def _make(name: str) -> Rasterizer:

@@ -53,9 +53,7 @@ class IsolatedRasterizer:
         answer = self._ask(request, deadline_s or self._deadline_s)
         return Probe(answer["format"], answer["page_count"], answer["password"], tuple(answer["flags"]))
 
-    def render(
-        self, path: str, passwords: Sequence[str], page_index: int, dpi: float, max_megapixels: float
-    ) -> RasterPage:
+    def render(self, path: str, passwords: Sequence[str], page_index: int, dpi: float, max_megapixels: float) -> RasterPage:
         """Renders one page; consecutive pages of a document do not open it again.
 
         Raises:
@@ -67,10 +65,11 @@ class IsolatedRasterizer:
         }  # fmt: skip
         answer = self._ask(request, self._deadline_s)
         height, width = (int(side) for side in answer["shape"])
+        width_pt, height_pt = (float(side) for side in answer["size"])
         with mmap.mmap(self._memory_fd, height * width * 3, prot=mmap.PROT_READ) as memory:
             pixels = np.frombuffer(memory, np.uint8).reshape(height, width, 3).copy()
         words, hidden = (tuple(map(_word, answer[kind])) for kind in ("words", "hidden"))
-        return RasterPage(pixels, answer["dpi"], *answer["size"], words, hidden, tuple(answer["flags"]))
+        return RasterPage(pixels, answer["dpi"], width_pt, height_pt, words, hidden, tuple(answer["flags"]))
 
     def close(self) -> None:
         if self._child is not None:

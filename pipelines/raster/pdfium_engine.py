@@ -95,7 +95,11 @@ class PdfiumRasterizer:
             if not letters:
                 start = index
             letters.append(char)
-            box = here if box is None else Box(min(box.x0, here.x0), min(box.y0, here.y0), max(box.x1, here.x1), max(box.y1, here.y1))
+            box = (
+                here
+                if box is None
+                else Box(min(box.x0, here.x0), min(box.y0, here.y0), max(box.x1, here.x1), max(box.y1, here.y1))
+            )
             bottom = here.y1
         del bottom
         _finish(found, letters, box, line, self._style(text, start))
@@ -121,7 +125,11 @@ class PdfiumRasterizer:
 
 
 def _finish(
-    found: tuple[list[Word], list[Word]], letters: list[str], box: Box | None, line: int, style: tuple[float, bool, bool]
+    found: tuple[list[Word], list[Word]],
+    letters: list[str],
+    box: Box | None,
+    line: int,
+    style: tuple[float, bool, bool],
 ) -> None:
     if letters and box is not None:
         size, bold, visible = style

@@ -62,7 +62,9 @@ class PyMuPDFRasterizer:
                 raise PageDamaged(f"the page declares a size of {width} x {height} points")
             fitting = fitting_dpi(width, height, dpi, max_megapixels)
             zoom = fitting / 72.0
-            pixmap = page.get_pixmap(matrix=self._mupdf.Matrix(zoom, zoom), colorspace=self._mupdf.csRGB, alpha=False, annots=True)
+            pixmap = page.get_pixmap(
+                matrix=self._mupdf.Matrix(zoom, zoom), colorspace=self._mupdf.csRGB, alpha=False, annots=True
+            )
             # `samples` copies; a view (`samples_mv`) outlives its pixmap and then shows freed memory
             pixels = np.frombuffer(pixmap.samples, np.uint8).reshape(pixmap.height, pixmap.width, 3)
             words, hidden = self._words(page)
@@ -146,5 +148,3 @@ def available() -> bool:
     from importlib.util import find_spec
 
     return find_spec("pymupdf") is not None
-
-

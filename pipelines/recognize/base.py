@@ -20,7 +20,11 @@ class Reading:
 
 class Reader(Protocol):
     name: str
-    weights: str  # SHA-256 (hex) over all weights files, "" where there are none
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 (hex) over all weights files, "" where there are none; loads no model."""
+        ...
 
     def read(self, page: RasterPage, regions: list[Region]) -> Reading:
         """Reads every region of a page.

@@ -21,5 +21,8 @@ class EchoReader:
         size = f"{page.width_pt:.0f} x {page.height_pt:.0f} pt"
         words = " ".join(word.text for word in page.words[:8])
         return Reading(
-            [Block(r.label, r.box, f"region {i} of a page of {size}: {words}", "none", self.name, "") for i, r in enumerate(regions)]
+            [
+                Block(r.label, r.box, f"region {i} of a page of {size}: {words}", "none", self.name, "")
+                for i, r in enumerate(regions)
+            ]
         )

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedRandom
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -120,7 +121,7 @@ class DocumentCache:
         return self._directory / doc_id[:2] / doc_id
 
     @contextmanager
-    def _partial(self) -> Iterator[BinaryIO]:
+    def _partial(self) -> Iterator[BufferedRandom]:
         path = self._directory / f"{_PARTIAL}{secrets.token_hex(8)}"
         with open(path, "w+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # released by the end of the process, whatever ends it
@@ -128,7 +129,9 @@ class DocumentCache:
                 yield file
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise SourceUnreadable(f"no room for the document in {self._directory}: {error}; free some, or set source.cache_dir") from error
+                    raise SourceUnreadable(
+                        f"no room for the document in {self._directory}: {error}; free some, or set source.cache_dir"
+                    ) from error
                 raise
             finally:
                 path.unlink(missing_ok=True)
@@ -150,7 +153,7 @@ class DocumentCache:
             raise SourceUnreadable(f"{uri}: {error.strerror}") from error
 
 
-def _digest(file: BinaryIO) -> tuple[str, int]:
+def _digest(file: BufferedRandom) -> tuple[str, int]:
     file.flush()
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256")

@@ -130,7 +130,12 @@ class ChangeDetector:
 
     def opened(self, doc_id: str) -> Probe | None:
         """What opening a document told when another URI brought it, or None."""
-        row = self._con.cursor().execute(  # a connection of its own: probing threads ask at any time
-            "SELECT format, page_count, flags FROM known WHERE doc_id = ? AND page_count IS NOT NULL LIMIT 1", [doc_id]
-        ).fetchone()
+        row = (
+            self._con.cursor()
+            .execute(  # a connection of its own: probing threads ask at any time
+                "SELECT format, page_count, flags FROM known WHERE doc_id = ? AND page_count IS NOT NULL LIMIT 1",
+                [doc_id],
+            )
+            .fetchone()
+        )
         return None if row is None else Probe(row[0], row[1], None, tuple(row[2] or ()))

@@ -54,4 +54,3 @@ class Discovery:
         for known in changes.vanished(below):
             self._summary.listed["vanished"] += 1
             yield Planned([record("source", **{**known, "presence": "vanished", "run_id": self._site.run_id})])
-

@@ -14,7 +14,6 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -127,9 +126,7 @@ def _walk(root: str, skipped: Counter[str]) -> Iterator[ObjectInfo]:
             elif entry.is_symlink() and os.path.isdir(entry.path):
                 skipped["link_to_folder"] += 1
             elif not _dropped(entry.name, skipped):
-                if not entry.is_symlink() and not entry.is_file():
-                    skipped["not_a_file"] += 1
-                elif entry.is_symlink() and _is_special(entry.path):
+                if (not entry.is_symlink() and not entry.is_file()) or (entry.is_symlink() and _is_special(entry.path)):
                     skipped["not_a_file"] += 1
                 else:
                     yield local_info(entry.path)

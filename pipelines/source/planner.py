@@ -185,20 +185,18 @@ class Planner:
             )
         return found
 
-    def _retries(
-        self, document: _Document, number: int, pages: tuple[int, ...], live: dict[int, LivePage]
-    ) -> list[Span]:
+    def _retries(self, document: _Document, number: int, pages: tuple[int, ...], live: dict[int, LivePage]) -> list[Span]:
         """Spans of these pages; those that were tried equally often go together."""
         by_tries: dict[int, list[int]] = {}
         for page in pages:
             before = live[page].tries if page in live else 0
             by_tries.setdefault(before + 1, []).append(page)
-        return [span for tries, group in sorted(by_tries.items()) for span in self._spans(document, number, tuple(group), tries)]
+        return [
+            span for tries, group in sorted(by_tries.items()) for span in self._spans(document, number, tuple(group), tries)
+        ]
 
     def _spans(self, document: _Document, number: int, pages: tuple[int, ...], tries: int) -> list[Span]:
-        whole = Span(
-            document.doc_id, number, pages, document.uri, document.page_count, document.format, tries, document.flags
-        )
+        whole = Span(document.doc_id, number, pages, document.uri, document.page_count, document.format, tries, document.flags)
         return whole.cut(self._span_pages)
 
     def _open(self, revision: Revision, pages: tuple[int, ...]) -> Record:

@@ -49,4 +49,4 @@ def is_gone(claim: Mapping[str, Any]) -> bool:
     me = this_driver()
     if claim["boot_id"] != me.boot_id or claim["pid_namespace"] != me.pid_namespace:
         return False
-    return process_start(claim["pid"]) != claim["process_start"]
+    return bool(process_start(claim["pid"]) != claim["process_start"])

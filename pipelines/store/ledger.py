@@ -70,8 +70,7 @@ class Ledger:
         """Reads what is new; all that is known is in `files`."""
         new: list[LedgerFile] = []
         if not self.files:
-            for segment in newest_checkpoint(self._store, self._folder):
-                new.append(self._absorb(segment, None))
+            new += [self._absorb(segment, None) for segment in newest_checkpoint(self._store, self._folder)]
         while True:
             try:
                 data = self._store.get(commit_key(self._folder, self.next_number))
@@ -160,7 +159,7 @@ class Ledger:
         self.refresh()
         holder = self._holder()
         if holder is not None and not take_over and not is_gone(holder[1]):
-            self._watch(*holder, stale_after_s)
+            self._watch(holder[0], stale_after_s)
         self._claim = self._create([record("claim", run_id=run_id, **this_driver().columns())], 0)
         self._stop_beat.clear()
         self._beat(0)
@@ -187,7 +186,7 @@ class Ledger:
         released = {row["claim"] for _, row in self._claims if row["kind"] == "release"}
         return None if claims[-1][0] in released else claims[-1]
 
-    def _watch(self, number: int, claim: Record, stale_after_s: float) -> None:
+    def _watch(self, number: int, stale_after_s: float) -> None:
         """Waits for a sign of life of the claim's driver; returns when there was none for `stale_after_s`."""
         beat = self._read_beat(number)
         until = time.monotonic() + stale_after_s

@@ -190,7 +190,9 @@ class ObjectStore(_Counting):
             raise OutputUnwritable(f"cannot write below {self.root}: {error}") from error
         self.delete(key)
         if not first or second:
-            raise OutputUnwritable(f"{self.root}: the store does not refuse to create an object twice; it cannot be shared safely")
+            raise OutputUnwritable(
+                f"{self.root}: the store does not refuse to create an object twice; it cannot be shared safely"
+            )
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
@@ -257,11 +259,8 @@ class SourceFs(_Counting):
             return None
         return None if info["type"] == "directory" else self._info(info)
 
-    def fetch(self, path: str, file: BinaryIO, on_chunk: Callable[[bytes], object] = lambda _: None) -> int:
+    def fetch(self, path: str, file: BinaryIO) -> int:
         """Streams one object into a file, once; a broken transfer begins anew.
-
-        Args:
-            on_chunk: sees every byte of the transfer that succeeded or failed; the file is truncated between tries.
 
         Raises:
             SourceUnreadable
@@ -298,7 +297,9 @@ class SourceFs(_Counting):
 
     def _info(self, info: Mapping[str, Any]) -> ObjectInfo:
         etag = info.get("ETag") or info.get("etag") or info.get("LastModified") or info.get("created") or info.get("mtime")
-        return ObjectInfo(f"{self._scheme}://{info['name'].lstrip('/')}", info.get("size"), str(etag).strip('"') if etag else None)
+        return ObjectInfo(
+            f"{self._scheme}://{info['name'].lstrip('/')}", info.get("size"), str(etag).strip('"') if etag else None
+        )
 
 
 def open_source(uri: str, options: Mapping[str, Any] | None = None) -> SourceFs:

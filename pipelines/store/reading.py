@@ -90,7 +90,7 @@ class Output:
         """Creates the reading views, their names behind `prefix`, in a connection."""
         install_views(con, [file.path for file in self.ledger.files], Path(self._scratch.name))
         parts = [str(row[0]) for row in con.execute("SELECT DISTINCT part FROM span_page ORDER BY part").fetchall()]
-        paths = [self._part_path(con, part) for part in parts] or [self._no_part()]
+        paths = [self._part_path(part) for part in parts] or [self._no_part()]
         quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
         con.execute(f"CREATE OR REPLACE VIEW part_rows AS SELECT * FROM read_parquet([{quoted}], union_by_name = true)")
         con.execute(_READING_VIEWS.format(prefix=prefix))
@@ -118,7 +118,7 @@ class Output:
         wanted = ", ".join(f'"{column}"' for column in columns) if columns else "*"
         return self.con.sql(f"SELECT {wanted} FROM {what}{'_history' if history else ''} ORDER BY {_ORDER[what]}")
 
-    def _part_path(self, con: duckdb.DuckDBPyConnection, part: str) -> str:
+    def _part_path(self, part: str) -> str:
         local = self.store.local_path(part)
         if local is not None:
             return str(local)

@@ -84,13 +84,14 @@ class LedgerState:
         install_views(self.con, files, scratch)
 
     def rows(self, sql: str, parameters: Iterable[object] = ()) -> list[tuple[object, ...]]:
-        return self.con.execute(sql, list(parameters)).fetchall()
+        found: list[tuple[object, ...]] = self.con.execute(sql, list(parameters)).fetchall()
+        return found
 
     def table(self, sql: str) -> pa.Table:
         return self.con.sql(sql).to_arrow_table()
 
     def open_revisions(self, doc_ids: pa.Array) -> pa.Table:
-        """Of these documents each revision without a document record: doc_id, revision, pages, missing (pages that no span covers)."""
+        """Of these documents each unfinished revision: doc_id, revision, pages, missing (pages that no span covers)."""
         wanted = pa.table({"doc_id": doc_ids})
         self.con.register("wanted", wanted)
         found = self.con.sql("""
