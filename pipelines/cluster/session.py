@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
@@ -109,3 +109,16 @@ def _native_stderr_in_file() -> Iterator[None]:
         os.dup2(terminal, 2)
         sys.stderr.close()
         sys.stderr = before
+
+
+def start_local(cpus: int, object_store_mib: int) -> tuple[str, Callable[[], None]]:
+    """A cluster on this machine that other drivers may join: its address, and what ends it."""
+    info = ray.init(
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        object_store_memory=object_store_mib * _MIB,
+    )
+    return str(info.address_info["gcs_address"]), ray.shutdown

@@ -26,7 +26,7 @@ from pipelines.source.listing import local_path
 from pipelines.store.objects import SourceFs
 
 _PARTIAL = ".partial-"
-_ABANDONED_S = 86_400.0  # a partial file that nobody locks is removed at once, a locked one never before this
+_YOUNG_S = 60.0  # a partial file is begun before it is locked; its transfer touches it all the time
 _EVICT_EVERY = 64  # fetches between two looks at the size
 
 
@@ -199,5 +199,6 @@ def _remove_unused(path: Path) -> bool:
 
 
 def _remove_abandoned(path: Path, modified: float) -> None:
-    if not _remove_unused(path) and time.time() - modified > _ABANDONED_S:
-        path.unlink(missing_ok=True)
+    """A partial file whose process is dead: nobody holds its lock."""
+    if time.time() - modified > _YOUNG_S:
+        _remove_unused(path)

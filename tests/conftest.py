@@ -1,0 +1,78 @@
+"""Fixtures that many tests share: one Ray cluster and one S3 server a session, drivers as processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.s3server import KEYS, S3, serving
+
+ROOT = Path(__file__).parent.parent
+
+os.environ.update(KEYS)  # of the S3 server that tests start; botocore would look elsewhere for real ones
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # one machine, one user: drivers attach to the session's cluster
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _no_faults_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "s3" in request.fixturenames:
+        server: S3 = request.getfixturevalue("s3")
+        server.faults.rules.clear()
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """A local cluster with room for several drivers' actors."""
+    from pipelines.cluster.session import start_local
+
+    address, stop = start_local(cpus=8, object_store_mib=256)
+    yield address
+    stop()
+
+
+class Driver:
+    """A job as a process of its own, attached to the session's cluster."""
+
+    def __init__(self, address: str, cache: Path) -> None:
+        self._address = address
+        self._cache = cache
+
+    def start(self, *arguments: str, settings: dict[str, object] | None = None) -> subprocess.Popen[str]:
+        defaults: dict[str, object] = {
+            "ray.address": self._address, "ray.workers": 2, "recognize.engine": "echo", "layout.engine": "none",
+            "claim.stale_after_s": 3, "claim.beat_s": 0.5, "store.commit_every_s": 0.1, "raster.dpi": 36, "source.cache_dir": self._cache,
+        }  # fmt: skip
+        options = [f"--set={key}={value}" for key, value in (defaults | (settings or {})).items()]
+        return subprocess.Popen(
+            [sys.executable, "-m", "jobs.ingest", *arguments, *options],
+            cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def run(self, *arguments: str, settings: dict[str, object] | None = None, timeout: float = 200) -> tuple[int, str]:
+        process = self.start(*arguments, settings=settings)
+        try:
+            out, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, _ = process.communicate()
+            pytest.fail(f"the job did not end within {timeout} s:\n{out}")
+        return process.returncode, out
+
+
+@pytest.fixture
+def driver(ray_address: str, tmp_path: Path) -> Driver:
+    return Driver(ray_address, tmp_path / "cache")
+
+

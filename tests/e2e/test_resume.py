@@ -1,0 +1,150 @@
+"""P2: kill anything at any instant, run again, and what `read` returns equals that of an undisturbed run."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pytest
+
+import pagemill
+from pipelines.store.reading import comparable
+from tests.builders import archive
+from tests.conftest import Driver
+from tests.s3server import S3
+
+SIZES = {"long": 61, "middle": 17, "short-a": 1, "short-b": 2, "short-c": 1}
+PAGES = sum(SIZES.values())
+SLOW = {"recognize.engine": "tests.readers:SlowReader", "source.span_pages": 4}
+
+
+def read_pages(output: str, options: dict[str, object] | None = None) -> pa.Table:
+    return comparable(pagemill.read(output, "pages", storage_options=options))
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return archive(tmp_path_factory.mktemp("archive"), SIZES)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    """What one run without faults gives: inline, span size 8; the runs under test are all through Ray."""
+    from pipelines.config import load
+    from pipelines.ingest import ingest
+
+    output = str(tmp_path_factory.mktemp("undisturbed") / "out")
+    settings = ["recognize.engine=tests.readers:SlowReader", "layout.engine=none", "raster.dpi=36"]
+    ended = ingest(str(source), output, load(settings=settings), inline=True)
+    assert ended.exit_code == 0
+    return read_pages(output)
+
+
+def victims(kind: str) -> list[psutil.Process]:
+    """Ray's processes of the running driver, by what they do."""
+    name = {"actor": "MapWorker", "worker": "ReadPlanSource"}[kind]
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = " ".join(process.info["cmdline"] or [])
+        if words.startswith("ray::") and name in words:
+            found.append(process)
+    return found
+
+
+def kill_soon(process: subprocess.Popen[str], kind: str, delay: float, dice: random.Random) -> bool:
+    """Kills the driver, an actor or a worker task, `delay` seconds after the first pages are being read."""
+    until = time.monotonic() + 60
+    while not victims("actor") and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)
+    time.sleep(delay)
+    if process.poll() is not None:
+        return False
+    if kind == "driver":
+        process.send_signal(signal.SIGKILL)
+        return True
+    found = victims(kind)
+    for victim in dice.sample(found, min(1, len(found))):
+        victim.kill()
+    return bool(found)
+
+
+def run_with_kills(
+    driver: Driver, source: Path, output: str, rounds: list[tuple[str, ...]], seed: int, options: dict[str, object]
+) -> int:
+    """Runs a job once a round, killing what the round says, and then to its end; how many kills there were."""
+    dice = random.Random(seed)
+    kills = 0
+    for kinds in rounds:
+        process = driver.start(str(source), output, settings=SLOW | options)
+        for kind in kinds:
+            kills += kill_soon(process, kind, dice.uniform(0.3, 1.5), dice)
+        try:
+            out, _ = process.communicate(timeout=150)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            pytest.fail(f"the run hung after {kinds} died: {process.communicate()[0]}")
+        assert kinds == ("driver",) or process.returncode == 0, out
+    code, out = driver.run(str(source), output, settings=SLOW | options)
+    assert code == 0, out
+    return kills
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_killed_runs_end_like_an_undisturbed_one_on_disk(
+    driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path
+) -> None:
+    output = str(tmp_path / "out")
+    assert run_with_kills(driver, source, output, [("driver",), ("driver",), ("worker", "actor")], 1, {}) >= 3
+    assert read_pages(output).equals(undisturbed)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_killed_runs_end_like_an_undisturbed_one_on_s3(
+    driver: Driver, source: Path, undisturbed: pa.Table, s3: S3
+) -> None:
+    options = s3.options()
+    output = s3.bucket() + "/out"
+    given = {"store.storage_options": str(options).replace("'", '"')}
+    assert run_with_kills(driver, source, output, [("driver",), ("actor", "worker")], 2, given) >= 2
+    assert read_pages(output, options).equals(undisturbed)
+
+
+@pytest.mark.timeout(600)
+def test_resume_with_another_span_size(driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
+    output = str(tmp_path / "out")
+    for span_pages in (8, 3):
+        process = driver.start(str(source), output, settings=SLOW | {"source.span_pages": span_pages})
+        kill_soon(process, "driver", 2.0, random.Random(span_pages))
+        process.communicate(timeout=150)
+    code, out = driver.run(str(source), output, settings=SLOW | {"source.span_pages": 16})
+    assert code == 0, out
+    assert read_pages(output).equals(undisturbed)
+
+
+@pytest.mark.timeout(300)
+def test_a_signal_drains_commits_and_leaves_the_rest_to_the_next_run(
+    driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path
+) -> None:
+    output = str(tmp_path / "out")
+    process = driver.start(str(source), output, settings=SLOW)
+    until = time.monotonic() + 90
+    while not list(Path(output).glob("pages/*.parquet")) and time.monotonic() < until:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 7, out
+    first = pagemill.read(output, "pages").num_rows
+    assert 0 < first < PAGES
+    code, out = driver.run(str(source), output, settings=SLOW)
+    assert code == 0, out
+    assert read_pages(output).equals(undisturbed)
+    code, out = driver.run(str(source), output, settings=SLOW)
+    assert code == 0
+    assert "nothing to do" in out

@@ -1,0 +1,32 @@
+"""Readers for tests, loaded by the pipeline as `tests.readers:Name`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from pipelines.recognize.base import Reading
+from pipelines.recognize.echo import EchoReader
+from pipelines.schema import RasterPage, Region
+
+
+class SlowReader(EchoReader):
+    """Takes a quarter of a second a page, so that a kill lands in the middle of a run."""
+
+    name = "slow"
+
+    def read(self, page: RasterPage, regions: list[Region]) -> Reading:
+        time.sleep(0.25)
+        return super().read(page, regions)
+
+
+class PoisonReader(EchoReader):
+    """Ends its process, as a bug in native code would, on a page that says POISON."""
+
+    name = "poison"
+
+    def read(self, page: RasterPage, regions: list[Region]) -> Reading:
+        if any(word.text == "POISON" for word in page.words):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(page, regions)

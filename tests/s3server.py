@@ -1,0 +1,157 @@
+"""An S3 API server in a process of its own, with a proxy in front that can be told to misbehave.
+
+    python -m tests.s3server        prints the two ports, then serves until its standard input ends
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import itertools
+import json
+import os
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@dataclass
+class Faults:
+    """What the proxy does to the requests that match, each rule at most `times` times."""
+
+    rules: list[dict[str, Any]] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def pick(self, method: str, path: str) -> str | None:
+        with self.lock:
+            self.seen.append(f"{method} {path}")
+            for rule in self.rules:
+                if rule["times"] > 0 and rule["method"] == method and rule["part"] in path:
+                    rule["skip"] = rule.get("skip", 0) - 1
+                    if rule["skip"] < 0:
+                        rule["times"] -= 1
+                        return str(rule["kind"])
+        return None
+
+
+class S3:
+    """The server as tests see it. `faulty` goes through the proxy, `endpoint` does not."""
+
+    def __init__(self, port: int) -> None:
+        self.endpoint = f"http://127.0.0.1:{port}"
+        self.faults = Faults()
+        self._names = itertools.count()
+        self._proxy = ThreadingHTTPServer(("127.0.0.1", 0), _handler(port, self.faults))
+        self._proxy.daemon_threads = True
+        threading.Thread(target=self._proxy.serve_forever, daemon=True).start()
+        self.faulty = f"http://127.0.0.1:{self._proxy.server_address[1]}"
+
+    def bucket(self) -> str:
+        """A new bucket's URI."""
+        name = f"bucket-{os.getpid()}-{next(self._names)}"
+        request = urllib.request.Request(f"{self.endpoint}/{name}", method="PUT", data=b"")
+        urllib.request.urlopen(request).close()
+        return f"s3://{name}"
+
+    def fault(self, kind: str, method: str, part: str = "", times: int = 1, skip: int = 0) -> None:
+        """kind: slowdown, reset, lost_answer, truncated_listing; the first `skip` matching requests pass."""
+        self.faults.rules.append({"kind": kind, "method": method, "part": part, "times": times, "skip": skip})
+
+    def options(self, faulty: bool = False) -> dict[str, Any]:
+        return {"endpoint_url": self.faulty if faulty else self.endpoint, "key": "test", "secret": "test"}
+
+    def close(self) -> None:
+        self._proxy.shutdown()
+        self._proxy.server_close()
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[S3]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.s3server"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert process.stdout is not None
+    s3 = S3(int(json.loads(process.stdout.readline())["port"]))
+    try:
+        yield s3
+    finally:
+        s3.close()
+        process.kill()
+        process.communicate()
+
+
+def _handler(port: int, faults: Faults) -> type[BaseHTTPRequestHandler]:
+    class Proxy(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Quiet."""
+
+        def _serve(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            kind = faults.pick(self.command, self.path)
+            if kind == "slowdown":
+                self._answer(503, {"Content-Type": "application/xml"}, b"<Error><Code>SlowDown</Code></Error>")
+                return
+            if kind == "reset":
+                self._drop()
+                return
+            upstream = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            upstream.request(self.command, self.path, body, dict(self.headers))
+            answer = upstream.getresponse()
+            data = answer.read()
+            upstream.close()
+            if kind == "lost_answer":
+                self._drop()
+                return
+            headers = {k: v for k, v in answer.getheaders() if k.lower() not in ("connection", "transfer-encoding", "date", "server")}
+            if kind == "truncated":
+                self._answer(answer.status, headers | {"Content-Length": str(len(data))}, data[: len(data) // 2])
+                self._drop()
+                return
+            self._answer(answer.status, headers, data)
+
+        def _answer(self, status: int, headers: dict[str, str], data: bytes) -> None:
+            self.send_response(status)
+            lengths = [name for name in headers if name.lower() == "content-length"]
+            for name, value in headers.items():
+                self.send_header(name, value)
+            if not lengths:
+                self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(data)
+
+        def _drop(self) -> None:
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(2)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
+
+    return Proxy
+
+
+def main() -> None:
+    os.environ.update(KEYS)
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    print(json.dumps({"port": server.get_host_and_port()[1]}), flush=True)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
