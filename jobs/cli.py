@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import typer
 
-from jobs.common import run_app
+from jobs.audit import audit
+from jobs.common import Conf, Settings, run_app
+from jobs.doctor import doctor
 from jobs.ingest import ingest
+from jobs.plan import plan
+from jobs.status import show, status
+from pipelines.config import load
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Archives of documents to Parquet and Markdown.",
+    help="Archives of documents to Parquet and Markdown, with nothing lost.",
 )
-app.command()(ingest)
+for command in (ingest, plan, audit, status, show, doctor):
+    app.command()(command)
+
+config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
 
 
-@app.callback()
-def _root() -> None:
-    """Keeps `ingest` a subcommand while it is alone."""
+@config_app.callback()
+def _config() -> None:
+    """Keeps `show` a subcommand while it is alone."""
+
+
+@config_app.command("show")
+def config_show(conf: Conf = None, settings: Settings = None) -> None:
+    """The configuration as a run would see it, secrets left out."""
+    print(load(conf or [], settings or []).as_yaml(), end="")
 
 
 def main() -> None:

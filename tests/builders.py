@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_WORDS = "ledger page span block layout reading order archive column margin figure table harbour meadow river stone".split()
+_WORDS = ("ledger page span block layout reading order archive column margin figure table harbour meadow river stone").split()  # noqa: SIM905
 
 
 def pdf_bytes(pages: list[str], extra: bytes = b"") -> bytes:

@@ -52,7 +52,8 @@ class Driver:
     def start(self, *arguments: str, settings: dict[str, object] | None = None) -> subprocess.Popen[str]:
         defaults: dict[str, object] = {
             "ray.address": self._address, "ray.workers": 2, "recognize.engine": "echo", "layout.engine": "none",
-            "claim.stale_after_s": 3, "claim.beat_s": 0.5, "store.commit_every_s": 0.1, "raster.dpi": 36, "source.cache_dir": self._cache,
+            "claim.stale_after_s": 3, "claim.beat_s": 0.5, "store.commit_every_s": 0.1, "raster.dpi": 36,
+            "source.cache_dir": self._cache,
         }  # fmt: skip
         options = [f"--set={key}={value}" for key, value in (defaults | (settings or {})).items()]
         return subprocess.Popen(
@@ -74,5 +75,3 @@ class Driver:
 @pytest.fixture
 def driver(ray_address: str, tmp_path: Path) -> Driver:
     return Driver(ray_address, tmp_path / "cache")
-
-

@@ -1,6 +1,6 @@
 """An S3 API server in a process of its own, with a proxy in front that can be told to misbehave.
 
-    python -m tests.s3server        prints the two ports, then serves until its standard input ends
+python -m tests.s3server        prints the two ports, then serves until its standard input ends
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ def _handler(port: int, faults: Faults) -> type[BaseHTTPRequestHandler]:
             if kind == "lost_answer":
                 self._drop()
                 return
-            headers = {k: v for k, v in answer.getheaders() if k.lower() not in ("connection", "transfer-encoding", "date", "server")}
+            headers = {
+                k: v for k, v in answer.getheaders() if k.lower() not in ("connection", "transfer-encoding", "date", "server")
+            }
             if kind == "truncated":
                 self._answer(answer.status, headers | {"Content-Length": str(len(data))}, data[: len(data) // 2])
                 self._drop()

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -41,7 +43,8 @@ class Session:
         self._diverted.enter_context(_native_stderr_in_file())
         _quiet()
         if not ray.is_initialized():
-            self._start()
+            with _own_signals():
+                self._start()
             self._ours = True
         if self._config.workers is None:
             self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)) - (self._config.address is None))
@@ -122,3 +125,17 @@ def start_local(cpus: int, object_store_mib: int) -> tuple[str, Callable[[], Non
         object_store_memory=object_store_mib * _MIB,
     )
     return str(info.address_info["gcs_address"]), ray.shutdown
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Puts the driver's handlers back: `ray.init` installs one for SIGTERM that ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -320,7 +320,7 @@ def _filesystem(uri: str, options: Mapping[str, Any], timeout_s: float) -> tuple
     settings = dict(options)
     if uri.startswith(("s3://", "s3a://")):
         # retries are ours, counted and with jitter; botocore's own would multiply them
-        config = {"retries": {"max_attempts": 1}, "read_timeout": timeout_s, "connect_timeout": min(10, timeout_s)}
+        config = {"retries": {"total_max_attempts": 1}, "read_timeout": timeout_s, "connect_timeout": min(10, timeout_s)}
         settings = {"config_kwargs": config, "use_listings_cache": False, "skip_instance_cache": True} | settings
         if "AWS_ENDPOINT_URL" in os.environ:
             settings.setdefault("endpoint_url", os.environ["AWS_ENDPOINT_URL"])

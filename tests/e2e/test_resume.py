@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -13,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 import pagemill
+from pipelines.store.objects import ObjectStore
 from pipelines.store.reading import comparable
 from tests.builders import archive
 from tests.conftest import Driver
@@ -47,7 +50,7 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Ta
 
 def victims(kind: str) -> list[psutil.Process]:
     """Ray's processes of the running driver, by what they do."""
-    name = {"actor": "MapWorker", "worker": "ReadPlanSource"}[kind]
+    name = {"actor": "MapWorker", "worker": "PlanSource"}[kind]
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = " ".join(process.info["cmdline"] or [])
@@ -56,12 +59,16 @@ def victims(kind: str) -> list[psutil.Process]:
     return found
 
 
-def kill_soon(process: subprocess.Popen[str], kind: str, delay: float, dice: random.Random) -> bool:
-    """Kills the driver, an actor or a worker task, `delay` seconds after the first pages are being read."""
-    until = time.monotonic() + 60
-    while not victims("actor") and process.poll() is None and time.monotonic() < until:
+def parts(output: str, options: dict[str, object] | None) -> int:
+    return sum(1 for _ in ObjectStore(output, options).list("pages"))
+
+
+def kill_soon(process: subprocess.Popen[str], kind: str, before: int, count: Callable[[], int], dice: random.Random) -> bool:
+    """Kills the driver, an actor or a worker task at a random moment after this run has written something."""
+    until = time.monotonic() + 90
+    while count() <= before and process.poll() is None and time.monotonic() < until:
         time.sleep(0.1)
-    time.sleep(delay)
+    time.sleep(dice.uniform(0, 1.5))
     if process.poll() is not None:
         return False
     if kind == "driver":
@@ -74,22 +81,24 @@ def kill_soon(process: subprocess.Popen[str], kind: str, delay: float, dice: ran
 
 
 def run_with_kills(
-    driver: Driver, source: Path, output: str, rounds: list[tuple[str, ...]], seed: int, options: dict[str, object]
+    driver: Driver, source: Path, output: str, rounds: list[tuple[str, ...]], seed: int, storage: dict[str, object] | None
 ) -> int:
     """Runs a job once a round, killing what the round says, and then to its end; how many kills there were."""
     dice = random.Random(seed)
+    settings: dict[str, object] = {"store.storage_options": json.dumps(storage)} if storage else {}
     kills = 0
     for kinds in rounds:
-        process = driver.start(str(source), output, settings=SLOW | options)
+        before = parts(output, storage)
+        process = driver.start(str(source), output, settings=SLOW | settings)
         for kind in kinds:
-            kills += kill_soon(process, kind, dice.uniform(0.3, 1.5), dice)
+            kills += kill_soon(process, kind, before, lambda: parts(output, storage), dice)
         try:
             out, _ = process.communicate(timeout=150)
         except subprocess.TimeoutExpired:
             process.kill()
             pytest.fail(f"the run hung after {kinds} died: {process.communicate()[0]}")
         assert kinds == ("driver",) or process.returncode == 0, out
-    code, out = driver.run(str(source), output, settings=SLOW | options)
+    code, out = driver.run(str(source), output, settings=SLOW | settings)
     assert code == 0, out
     return kills
 
@@ -100,19 +109,16 @@ def test_killed_runs_end_like_an_undisturbed_one_on_disk(
     driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path
 ) -> None:
     output = str(tmp_path / "out")
-    assert run_with_kills(driver, source, output, [("driver",), ("driver",), ("worker", "actor")], 1, {}) >= 3
+    assert run_with_kills(driver, source, output, [("driver",), ("driver",), ("worker", "actor")], 1, None) >= 3
     assert read_pages(output).equals(undisturbed)
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(600)
-def test_killed_runs_end_like_an_undisturbed_one_on_s3(
-    driver: Driver, source: Path, undisturbed: pa.Table, s3: S3
-) -> None:
+def test_killed_runs_end_like_an_undisturbed_one_on_s3(driver: Driver, source: Path, undisturbed: pa.Table, s3: S3) -> None:
     options = s3.options()
     output = s3.bucket() + "/out"
-    given = {"store.storage_options": str(options).replace("'", '"')}
-    assert run_with_kills(driver, source, output, [("driver",), ("actor", "worker")], 2, given) >= 2
+    assert run_with_kills(driver, source, output, [("driver",), ("actor", "worker")], 2, options) >= 2
     assert read_pages(output, options).equals(undisturbed)
 
 
@@ -121,7 +127,7 @@ def test_resume_with_another_span_size(driver: Driver, source: Path, undisturbed
     output = str(tmp_path / "out")
     for span_pages in (8, 3):
         process = driver.start(str(source), output, settings=SLOW | {"source.span_pages": span_pages})
-        kill_soon(process, "driver", 2.0, random.Random(span_pages))
+        assert kill_soon(process, "driver", parts(output, None), lambda: parts(output, None), random.Random(span_pages))
         process.communicate(timeout=150)
     code, out = driver.run(str(source), output, settings=SLOW | {"source.span_pages": 16})
     assert code == 0, out

@@ -1,0 +1,43 @@
+"""`pagemill audit`: is everything there, provably?"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import Annotated
+
+import typer
+
+from jobs.common import Conf, Settings, guarded
+from pipelines.config import load
+from pipelines.errors import ExitCode
+
+
+def audit(
+    output: Annotated[str, typer.Argument(help="folder or URI of the results")],
+    source: Annotated[str | None, typer.Option(help="also hold it against this source's listing")] = None,
+    conf: Conf = None,
+    settings: Settings = None,
+) -> None:
+    """Re-derive the completeness equation and every part's integrity from OUTPUT alone."""
+    from pipelines.source.listing import discover
+    from pipelines.store.audit import audit as run
+
+    config = load(conf or [], settings or [])
+    listing = None
+    if source is not None:
+        listing = (info.uri for info in discover(source, config.source.storage_options, Counter()))
+    result = run(output, listing, config.store.storage_options)
+    states = " + ".join(f"{count} {state}" for state, count in result.states.items()) or "0"
+    print(f"sources    {result.sources}")
+    print(f"documents  {result.documents}, of which {result.unopened} could not be opened")
+    print(f"pages      {result.pages} = {states} + {result.pending} pending")
+    print(f"parts      {result.parts} live, {result.orphans} orphans (harmless)")
+    for problem in result.problems:
+        print(f"PROBLEM    {problem}")
+    print("complete and intact" if result.ok else "NOT complete: run ingest again, then audit" if result.pending else "DAMAGED")
+    sys.exit(ExitCode.OK if result.ok else ExitCode.AUDIT_FAILED)
+
+
+if __name__ == "__main__":
+    guarded(audit)
