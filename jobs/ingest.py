@@ -26,7 +26,7 @@ def ingest(
     from pipelines.observe.report import final_line
 
     ended = run(source, output, load(conf or [], settings or []), inline=inline, take_over=take_over)
-    print(final_line(ended.summary, ended.exit_code))
+    print(final_line(ended.summary, ended.exit_code, ended.report))
     sys.exit(ended.exit_code)
 
 

@@ -44,8 +44,9 @@ class Books:
                 if planned.spans:
                     self._uris[revision.doc_id] = planned.spans[0].uri
             self._summary.planned_pages += len(revision.waiting)
+        uri = next((str(entry["uri"]) for entry in planned.records if entry.get("uri")), "")
         for entry in planned.records:
-            self._count(entry)
+            self._count(entry, uri)
         due: Callable[[], None] | None = None
         if revision is not None and not revision.waiting:
             due = self._due_callback([revision])
@@ -126,14 +127,14 @@ class Books:
                 self._finalizing -= 1
                 self._idle.notify_all()
 
-    def _count(self, entry: Record) -> None:
+    def _count(self, entry: Record, uri: str = "") -> None:
         if entry["kind"] == "document":
             self._summary.documents[entry["state"]] += 1
         code = entry.get("error_code")
         if code and entry["kind"] in ("source", "document"):
             if entry["kind"] == "source":
                 self._summary.source_errors[code] += 1
-            failure = Failure(entry.get("uri") or "", entry.get("doc_id"), None, code, entry.get("error_message") or "")
+            failure = Failure(entry.get("uri") or uri, entry.get("doc_id"), None, code, entry.get("error_message") or "")
             self._summary.failed(failure)
 
 

@@ -102,7 +102,7 @@ def _report(summary: Summary, exit_code: ExitCode, store: ObjectStore, ledger: L
     if exit_code is ExitCode.FENCED:
         return {}  # another driver writes here now
     try:
-        keys = write_report(summary, store, config.as_yaml())
+        keys = write_report(summary, store, config.as_yaml(), exit_code)
         shown = summary.as_dict() | {"exit_code": int(exit_code)}
         shown.pop("timeline"), shown.pop("failures")
         ledger.append([record("run", run_id=summary.run_id, summary=json.dumps(shown))])

@@ -164,6 +164,8 @@ class Run:
 
     def _received(self, outcome: Outcome, feed: Feed | None = None) -> None:
         self._summary.worked(outcome.seconds, outcome.requests)
+        if outcome.slowest is not None:
+            self._summary.page_took(*outcome.slowest)
         self._books.received(outcome.receipts)
         self._lost += outcome.lost
         if feed is not None:

@@ -50,6 +50,7 @@ class Outcome:
     lost: list[Lost] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
     requests: Counter[str] = field(default_factory=Counter)
+    slowest: tuple[float, str, int] | None = None  # (seconds, doc_id, page) of the slowest page
 
 
 def begin(spans: Sequence[Span]) -> Works:
@@ -97,6 +98,7 @@ class Chain:
             works = self.through(works, outcome.seconds)
             started = time.perf_counter()
             outcome.receipts = self._writer.write(works)
+            outcome.slowest = max((sum(p.seconds.values()), p.doc_id, p.page_index) for work in works for p in work.pages)
             outcome.seconds["write"] = time.perf_counter() - started
         except Exception as error:  # the driver runs these spans again, apart, and names the error if it stays
             outcome.lost = [Lost(work.span, named_error(error)) for work in works]

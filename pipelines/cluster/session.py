@@ -63,9 +63,7 @@ class Session:
                 return
             except ConnectionError as error:
                 raise ConfigError(f"ray.address={address}: {error}. Start a head there, or --set ray.address=null") from None
-            except (
-                Exception
-            ):  # a loaded machine fails to bring its agents up in time: seen by experiment, helped by trying again
+            except Exception:  # a loaded machine fails to bring its agents up in time: seen by experiment, helped by trying again
                 if attempt == self._config.startup_tries:
                     raise
                 ray.shutdown()

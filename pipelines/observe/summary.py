@@ -27,6 +27,9 @@ class Failure:
     code: str
     message: str
 
+    def as_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 @dataclass
 class Summary:
@@ -104,7 +107,7 @@ class Summary:
         with self._lock:
             shown = {name: value for name, value in vars(self).items() if not name.startswith("_")}
             shown = {name: dict(value) if isinstance(value, Counter) else value for name, value in shown.items()}
-            shown["failures"] = [{name: getattr(f, name) for name in f.__slots__} for f in self.failures]
+            shown["failures"] = [failure.as_dict() for failure in self.failures]
             shown["slowest"] = sorted(self.slowest, reverse=True)
             shown["seconds"] = round(self.elapsed(), 3)
             shown["pages_per_second"] = round(self.pages_done / max(self.elapsed(), 1e-9), 4)

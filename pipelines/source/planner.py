@@ -191,9 +191,7 @@ class Planner:
         for page in pages:
             before = live[page].tries if page in live else 0
             by_tries.setdefault(before + 1, []).append(page)
-        return [
-            span for tries, group in sorted(by_tries.items()) for span in self._spans(document, number, tuple(group), tries)
-        ]
+        return [span for tries, group in sorted(by_tries.items()) for span in self._spans(document, number, tuple(group), tries)]
 
     def _spans(self, document: _Document, number: int, pages: tuple[int, ...], tries: int) -> list[Span]:
         whole = Span(document.doc_id, number, pages, document.uri, document.page_count, document.format, tries, document.flags)
