@@ -19,7 +19,7 @@ def status(output: OutputArgument, conf: Conf = None, settings: Settings = None)
     """What OUTPUT holds: documents and pages by state, what was read with which configuration, the last run."""
     from pipelines.store.reading import Output
 
-    with Output(output, load(conf or [], settings or []).store.storage_options) as opened:
+    with Output(output, load(conf or [], settings or []).store.storage_options, parts=False) as opened:
         con = opened.con
         print("documents", *_counts(con, "SELECT state, count(*) FROM document_latest GROUP BY 1 ORDER BY 1"))
         print("pages    ", *_counts(con, "SELECT state, count(*) FROM live_page GROUP BY 1 ORDER BY 1"))

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.store.parts import document_folder
 from pipelines.store.reading import Output
 
 _MOST_PROBLEMS = 1000
@@ -52,7 +53,7 @@ def audit(uri: str, listing: Iterable[str] | None = None, storage_options: Mappi
         ConfigError: not an output.
     """
     result = AuditResult()
-    with Output(uri, storage_options) as output:
+    with Output(uri, storage_options, parts=False) as output:
         _sources(output, listing, result)
         _equation(output, result)
         _parts(output, result)
@@ -158,12 +159,15 @@ def _parts(output: Output, result: AuditResult) -> None:
         if hashlib.sha256(data).hexdigest() not in part:
             result.problem(f"{part}: its bytes do not hash to its name")
             continue
-        columns = ["doc_id", "page_index", "attempt", "state"]
-        rows = {tuple(row.values()) for row in pq.read_table(io.BytesIO(data), columns=columns).to_pylist()}
+        table = pq.read_table(io.BytesIO(data), columns=["doc_id", "page_index", "attempt", "state", "blocks"]).to_pylist()
+        rows = {(row["doc_id"], row["page_index"], row["attempt"], row["state"]): row["blocks"] or [] for row in table}
         expected = output.con.execute("SELECT doc_id, page_index, attempt, state FROM live_page WHERE part = ?", [part])
         for wanted in expected.fetchall():
             if wanted not in rows:
                 result.problem(f"{part}: page {wanted[1]} of {wanted[0]} is not in it as the ledger says")
+            for image in {block["image"] for block in rows.get(wanted, ()) if block["image"]}:
+                if not output.store.exists(f"{document_folder(wanted[0])}/{image}"):
+                    result.problem(f"image {image} of document {wanted[0]}: missing")
 
 
 def _markdown(output: Output, result: AuditResult) -> None:
@@ -176,11 +180,6 @@ def _markdown(output: Output, result: AuditResult) -> None:
             continue
         if hashlib.sha256(data).hexdigest() not in key:
             result.problem(f"{key}: its bytes do not hash to its name")
-    images = """SELECT DISTINCT doc_id, image FROM blocks WHERE image IS NOT NULL"""
-    if not result.problems:  # `blocks` opens the parts: pointless, and an error, where one is damaged
-        for doc_id, image in output.con.execute(images).fetchall():
-            if not output.store.exists(f"markdown/{doc_id[:2]}/{doc_id}/{image}"):
-                result.problem(f"image {image} of document {doc_id}: missing")
 
 
 def _one(con: Any, sql: str) -> int:

@@ -33,15 +33,8 @@ SELECT {_PAGE_COLUMNS}, l.part AS part
 FROM part_rows p JOIN live_page l ON l.doc_id = p.doc_id AND l.page_index = p.page_index AND l.attempt = p.attempt
 SEMI JOIN named_document n ON n.doc_id = p.doc_id;
 
-CREATE OR REPLACE VIEW {{prefix}}pages_history AS
-SELECT {_PAGE_COLUMNS}, l.part IS NOT NULL AS is_live
-FROM part_rows p LEFT JOIN live_page l ON l.doc_id = p.doc_id AND l.page_index = p.page_index AND l.attempt = p.attempt;
-
 CREATE OR REPLACE VIEW {{prefix}}blocks AS
 SELECT doc_id, page_index, revision, state, unnest(blocks, recursive := true) FROM {{prefix}}pages;
-
-CREATE OR REPLACE VIEW {{prefix}}blocks_history AS
-SELECT doc_id, page_index, revision, state, is_live, unnest(blocks, recursive := true) FROM {{prefix}}pages_history;
 
 CREATE OR REPLACE VIEW {{prefix}}documents_history AS
 SELECT d.doc_id, d.revision, d.state, d.error_code, d.error_message, d.page_count, d.ok, d.blank, d.degraded, d.failed,
@@ -62,6 +55,15 @@ SELECT uri, etag, size, mtime_ns, ctime_ns, inode, presence, doc_id, format, pag
        "at", number, "row" FROM ledger WHERE kind = 'source';
 """
 
+_HISTORY_VIEWS = f"""
+CREATE OR REPLACE VIEW {{prefix}}pages_history AS
+SELECT {_PAGE_COLUMNS}, l.part IS NOT NULL AS is_live
+FROM part_rows_all p LEFT JOIN live_page l ON l.doc_id = p.doc_id AND l.page_index = p.page_index AND l.attempt = p.attempt;
+
+CREATE OR REPLACE VIEW {{prefix}}blocks_history AS
+SELECT doc_id, page_index, revision, state, is_live, unnest(blocks, recursive := true) FROM {{prefix}}pages_history;
+"""
+
 _ORDER = {
     "pages": "doc_id, page_index", "blocks": "doc_id, page_index, block_index", "documents": "doc_id", "sources": "uri",
 }  # fmt: skip
@@ -70,11 +72,14 @@ _ORDER = {
 class Output:
     """An output, opened for reading: a snapshot of its ledger as it was then.
 
+    Args:
+        parts: whether to open the parts too; False: the ledger's views alone (audit, status).
+
     Raises:
         ConfigError: not an output, or one of a newer major format.
     """
 
-    def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None, parts: bool = True) -> None:
         self.store = ObjectStore(uri, storage_options)
         try:
             check_format(self.store)
@@ -84,16 +89,27 @@ class Output:
         self.ledger = Ledger(self.store, scratch=Path(self._scratch.name))
         self.ledger.refresh()
         self.con = duckdb.connect()
-        self.install(self.con, "")
+        if parts:
+            self.install(self.con, "")
+        else:
+            install_views(self.con, [file.path for file in self.ledger.files], Path(self._scratch.name))
 
     def install(self, con: duckdb.DuckDBPyConnection, prefix: str) -> None:
         """Creates the reading views, their names behind `prefix`, in a connection."""
         install_views(con, [file.path for file in self.ledger.files], Path(self._scratch.name))
-        parts = [str(row[0]) for row in con.execute("SELECT DISTINCT part FROM span_page ORDER BY part").fetchall()]
+        self._install_parts(con, "live_page", "part_rows")
+        con.execute(_READING_VIEWS.format(prefix=prefix))
+
+    def install_history(self, con: duckdb.DuckDBPyConnection, prefix: str) -> None:
+        """The views `pages_history` and `blocks_history`, over every part that a record names, superseded ones too."""
+        self._install_parts(con, "span_page", "part_rows_all")
+        con.execute(_HISTORY_VIEWS.format(prefix=prefix))
+
+    def _install_parts(self, con: duckdb.DuckDBPyConnection, naming: str, view: str) -> None:
+        parts = [str(row[0]) for row in con.execute(f"SELECT DISTINCT part FROM {naming} ORDER BY part").fetchall()]
         paths = [self._part_path(part) for part in parts] or [self._no_part()]
         quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-        con.execute(f"CREATE OR REPLACE VIEW part_rows AS SELECT * FROM read_parquet([{quoted}], union_by_name = true)")
-        con.execute(_READING_VIEWS.format(prefix=prefix))
+        con.execute(f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM read_parquet([{quoted}], union_by_name = true)")
 
     def read(self, what: What, columns: Sequence[str] | None = None, history: bool = False) -> pa.Table:
         return self._relation(what, columns, history).to_arrow_table()
@@ -115,6 +131,8 @@ class Output:
     def _relation(self, what: What, columns: Sequence[str] | None, history: bool) -> duckdb.DuckDBPyRelation:
         if what not in _ORDER:
             raise ConfigError(f"cannot read {what!r}: pages, blocks, documents or sources")
+        if history and what in ("pages", "blocks"):
+            self.install_history(self.con, "")
         wanted = ", ".join(f'"{column}"' for column in columns) if columns else "*"
         return self.con.sql(f"SELECT {wanted} FROM {what}{'_history' if history else ''} ORDER BY {_ORDER[what]}")
 

@@ -1,0 +1,165 @@
+"""docs/output.md is true: its columns are the schemas', its recipes run, on an output with rows that must not be seen."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import pagemill
+from pipelines.books import span_record
+from pipelines.output import open_output
+from pipelines.schema import BLOCK, PAGES, PageError, Span
+from pipelines.stages import begin, failed_pages
+from pipelines.store.audit import audit
+from pipelines.store.ledger import Ledger
+from pipelines.store.objects import ObjectStore
+from pipelines.store.parts import PartWriter
+from pipelines.store.records import Record, record
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "output.md"
+A, B, C = ("a" * 64, "b" * 64, "c" * 64)
+
+
+class Made:
+    """An output made commit by commit, without engines."""
+
+    def __init__(self, root: Path) -> None:
+        from pipelines.config import load
+
+        self.root = str(root)
+        self.store: ObjectStore = open_output(self.root, load().store)
+        self.ledger = Ledger(self.store, merge_every=3)
+        self.ledger.claim("run", 1, 60)
+        self.writer = PartWriter(self.store, "run", "print")
+
+    def source(self, uri: str, doc_id: str | None, **more: object) -> None:
+        self.commit(record("source", uri=uri, presence="present", doc_id=doc_id, **more))
+
+    def opened(self, doc_id: str, revision: int, pages: list[int]) -> None:
+        self.commit(record("revision", doc_id=doc_id, revision=revision, pages=pages, fingerprint="print"))
+
+    def span(self, doc_id: str, revision: int, pages: tuple[int, ...], text: str, commit: bool = True) -> None:
+        works = begin([Span(doc_id, revision, pages, "uri", 3, "pdf")])
+        for page in works[0].pages:
+            page.markdown = f"{text} {page.page_index}"
+        receipts = self.writer.write(works)
+        if commit:
+            self.commit(*[span_record(receipt, "run") for receipt in receipts])
+
+    def failed(self, doc_id: str, revision: int, page: int) -> None:
+        work = failed_pages(Span(doc_id, revision, (page,), "uri", 3, "pdf"), PageError("PAGE_TIMEOUT", "rasterize", "slow"))
+        self.commit(*[span_record(receipt, "run") for receipt in self.writer.write([work])])
+
+    def complete(self, doc_id: str, revision: int, ok: int, failed: int = 0) -> None:
+        state = "partial" if failed else "ok"
+        count = ok + failed
+        self.commit(
+            record(
+                "document",
+                doc_id=doc_id,
+                revision=revision,
+                state=state,
+                page_count=count,
+                ok=ok,
+                blank=0,
+                degraded=0,
+                failed=failed,
+            )
+        )
+
+    def commit(self, *records: Record) -> None:
+        self.ledger.append(records)
+
+    def markdown(self) -> dict[tuple[str, int], str]:
+        rows = pagemill.read(self.root, "pages").to_pylist()
+        assert len(rows) == len({(row["doc_id"], row["page_index"]) for row in rows})
+        return {(row["doc_id"][0], row["page_index"]): row["markdown"] for row in rows}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    made = Made(tmp_path / "out")
+    made.source("/a.pdf", A, format="pdf", page_count=3)
+    made.opened(A, 1, [0, 1, 2])
+    made.span(A, 1, (0, 1, 2), "orphan", commit=False)
+    made.span(A, 1, (0, 1), "first")
+    made.span(A, 1, (1, 2), "again")  # overlaps: the newer record counts
+    made.complete(A, 1, 3)
+    made.source("/b.pdf", B, format="pdf", page_count=2)
+    made.opened(B, 1, [0, 1])
+    made.span(B, 1, (0,), "half")  # still open: what is there is seen
+    return made
+
+
+def test_orphans_overlaps_and_open_documents(made: Made) -> None:
+    assert made.markdown() == {("a", 0): "first 0", ("a", 1): "again 1", ("a", 2): "again 2", ("b", 0): "half 0"}
+    result = audit(made.root)
+    assert (result.pages, result.pending, result.orphans, result.ok) == (5, 1, 1, False)
+    assert not result.problems
+
+
+def test_a_later_revision_counts_when_it_is_complete(made: Made) -> None:
+    before = made.markdown()
+    made.opened(A, 2, [1])
+    made.span(A, 2, (1,), "better")
+    assert made.markdown() == before
+    made.complete(A, 2, 3)
+    assert made.markdown() == before | {("a", 1): "better 1"}
+
+
+def test_a_changed_object_hides_its_old_document_and_a_vanished_one_keeps_it(made: Made) -> None:
+    made.commit(record("source", uri="/a.pdf", presence="vanished", doc_id=A))
+    assert ("a", 0) in made.markdown()
+    made.source("/a.pdf", C)
+    assert ("a", 0) not in made.markdown()
+    made.source("/copy.pdf", A)
+    assert ("a", 0) in made.markdown()
+    history = pagemill.read(made.root, "pages", history=True).to_pylist()
+    assert sorted({row["is_live"] for row in history}) == [False, True]
+
+
+def test_audit_sees_a_flipped_byte_a_missing_part_and_a_missing_page(made: Made) -> None:
+    made.span(B, 1, (1,), "rest")
+    made.complete(B, 1, 2)
+    assert audit(made.root, ["/a.pdf", "/b.pdf"]).ok
+    assert not audit(made.root, ["/a.pdf", "/new.pdf"]).ok
+    with pagemill.Output(made.root) as output:
+        parts = [Path(made.root) / row[0] for row in output.con.execute("SELECT DISTINCT part FROM live_page").fetchall()]
+    for part in parts:
+        data = part.read_bytes()
+        part.write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
+        assert not audit(made.root).ok
+        part.unlink()
+        assert not audit(made.root).ok
+        part.write_bytes(data)
+        assert audit(made.root).ok
+    made.opened(C, 1, [0, 1])
+    made.source("/c.pdf", C, format="pdf", page_count=2)
+    made.span(C, 1, (0,), "one")
+    made.complete(C, 1, 2)  # claims a page that no span covers
+    assert any("page" in problem for problem in audit(made.root).problems)
+
+
+def test_every_column_is_documented() -> None:
+    words = set(re.findall(r"`(\w+)`", DOCUMENT.read_text(encoding="utf-8")))
+    assert {*PAGES.names, *(field.name for field in BLOCK)} <= words
+    for field in [*PAGES, *BLOCK]:
+        if field.metadata and b"volatile" in field.metadata:
+            row = next(
+                line
+                for line in DOCUMENT.read_text(encoding="utf-8").splitlines()
+                if line.startswith("| `") and f"`{field.name}`" in line
+            )
+            assert "*volatile*" in row or field.name == "seconds", field.name
+
+
+@pytest.mark.parametrize("library", ["duckdb", "polars", "pandas"])
+def test_recipes_see_live_rows_only(made: Made, library: str) -> None:
+    made.failed(B, 1, 1)
+    code = re.search(rf"```python {library}\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.S)
+    assert code is not None
+    scope: dict[str, object] = {"OUTPUT": made.root}
+    exec(code.group(1), scope)  # the document's own code
+    assert [tuple(row) for row in scope["result"]] == [("failed", 1), ("ok", 4)]  # type: ignore[attr-defined]
