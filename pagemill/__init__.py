@@ -45,5 +45,5 @@ def read_batches(
 
 
 def views(con: duckdb.DuckDBPyConnection, output: Output) -> None:
-    """Creates the views pagemill_pages, _blocks, _documents, _sources (and each with _history) in a DuckDB connection."""
+    """Creates the views pagemill_pages, _blocks, _documents and _sources in a DuckDB connection; keep `output` open."""
     output.install(con, "pagemill_")
