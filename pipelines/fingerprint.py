@@ -14,8 +14,8 @@ from pipelines.config import Config
 
 # library whose version can change what an engine returns
 _LIBRARIES = {
-    "pymupdf": ("pymupdf", "pillow"),
-    "pypdfium2": ("pypdfium2", "pillow"),
+    "pymupdf": ("pymupdf", "pypdfium2", "pillow"),
+    "pypdfium2": ("pymupdf", "pypdfium2", "pillow"),
     "embedded": ("rapidocr", "rapid-layout", "rapid-table", "onnxruntime", "opencv-python-headless"),
 }
 

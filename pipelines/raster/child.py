@@ -9,21 +9,24 @@ over in an anonymous memory file that disappears with the last of the two, and d
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import json
 import mmap
 import os
 import resource
 import signal
 import sys
+from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from typing import Any
 
-from pipelines.errors import PageMemory, as_named
+from pipelines.errors import DamagedDocument, NoPages, PageMemory, as_named
 from pipelines.raster.base import Rasterizer
 from pipelines.raster.sniff import sniff
 from pipelines.schema import RasterPage, Word
 
 _PR_SET_PDEATHSIG = 1
+_OTHER = {"pymupdf": "pypdfium2", "pypdfium2": "pymupdf"}  # what one library cannot open, the other sometimes can
 
 
 def main(arguments: list[str]) -> None:
@@ -58,6 +61,7 @@ class _Servant:
         self._memory_fd = memory_fd
         self._engines: dict[str, Rasterizer] = {}
         self._current: tuple[str, Rasterizer] | None = None
+        self._rescued = False  # the document was opened by the second engine only
 
     def warm(self) -> None:
         self._rasterizer(self._engine)
@@ -80,14 +84,26 @@ class _Servant:
         self._hand_over(page)
         height, width = page.pixels.shape[:2]
         return {
-            "shape": [height, width], "dpi": page.dpi, "size": [page.width_pt, page.height_pt], "flags": page.flags,
+            "shape": [height, width], "dpi": page.dpi, "size": [page.width_pt, page.height_pt],
+            "flags": sorted({*page.flags, "repaired"}) if self._rescued else page.flags,
             "words": _plain(page.words), "hidden": _plain(page.hidden_words),
         }  # fmt: skip
 
     def _open(self, request: dict[str, Any]) -> Any:
         kind = sniff(request["path"])
         rasterizer = self._rasterizer(self._engine if kind == "pdf" else "pillow")
-        probe = rasterizer.open(request["path"], request["passwords"])
+        self._rescued = False
+        try:
+            probe = rasterizer.open(request["path"], request["passwords"])
+        except (DamagedDocument, NoPages):
+            other = _OTHER.get(rasterizer.name)
+            if other is None or find_spec(other) is None:
+                raise
+            rasterizer.close()
+            rasterizer = self._rasterizer(other)
+            probe = rasterizer.open(request["path"], request["passwords"])
+            self._rescued = True
+            probe = dataclasses.replace(probe, flags=tuple({*probe.flags, "repaired"}))
         self._current = request["path"], rasterizer
         return probe
 

@@ -57,6 +57,8 @@ class PyMuPDFRasterizer:
         tools.reset_mupdf_warnings()
         try:
             page = self._document.load_page(page_index)
+            if (page.cropbox & page.mediabox).is_empty and not page.mediabox.is_empty:
+                page.set_cropbox(page.mediabox)  # a crop box beside the page shows nothing: readers ignore it
             width, height = page.rect.width, page.rect.height
             if not usable(width, height):
                 raise PageDamaged(f"the page declares a size of {width} x {height} points")

@@ -121,9 +121,11 @@ def test_a_hostile_document_cannot_cost_a_deadline_for_each_page(driver: Driver,
     """Every page hangs: at most `document_deadlines` of them are tried."""
     source = tmp_path / "in"
     text_pdf(source / "good.pdf", 2)
-    one = billion_laughs(20)
-    kids = b" ".join([b"3 0 R"] * 60)
-    (source / "hostile.pdf").write_bytes(one.replace(b"/Kids [3 0 R] /Count 1", b"/Kids [" + kids + b"] /Count 60"))
+    page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 200 200] /Contents 4 0 R /Resources << /XObject << /X 6 0 R >> >> >>"
+    pages = b"".join(b"%d 0 obj\n%s\nendobj\n" % (100 + number, page) for number in range(60))
+    kids = b" ".join(b"%d 0 R" % (100 + number) for number in range(60))
+    tree = billion_laughs(20).replace(b"/Kids [3 0 R] /Count 1", b"/Kids [" + kids + b"] /Count 60")
+    (source / "hostile.pdf").write_bytes(tree.replace(b"trailer", pages + b"trailer"))
     output = str(tmp_path / "out")
     settings: dict[str, object] = {"raster.deadline_s": 1, "raster.document_deadlines": 5, "source.span_pages": 4}
     code, out = driver.run(str(source), output, settings=settings)
