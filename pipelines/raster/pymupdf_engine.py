@@ -39,7 +39,7 @@ class PyMuPDFRasterizer:
         except MemoryError:
             raise
         except Exception as error:
-            raise DamagedDocument(f"MuPDF cannot open it: {error}") from None
+            raise DamagedDocument(f"MuPDF cannot open it: {_without_path(error, path)}") from None
         password = _unlock(document, passwords)
         try:
             count = document.page_count
@@ -128,6 +128,11 @@ def _is_visible(span: Any) -> bool:
     if span.get("alpha", 255) <= _INVISIBLE_ALPHA or span["size"] < 0.5:  # MuPDF gives render mode 3 an alpha of 0
         return False
     return bool(span["color"] != 0xFFFFFF)
+
+
+def _without_path(error: Exception, path: str) -> str:
+    """The library's words without the cached copy's path, which means nothing to whoever sent the document."""
+    return str(error).replace(path, "the document")
 
 
 def _unlock(document: Any, passwords: Sequence[str]) -> str | None:

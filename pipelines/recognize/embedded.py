@@ -22,7 +22,7 @@ from pipelines.layout.rules import around, holds
 from pipelines.recognize.base import Reading
 from pipelines.recognize.ocr import Line, LineReader
 from pipelines.recognize.tables import TableReader
-from pipelines.recognize.textlayer import join_lines, paragraph, trust, words_in
+from pipelines.recognize.textlayer import join_lines, paragraph, trust, words_by_region, words_in
 from pipelines.schema import Block, Box, Figure, Pixels, RasterPage, Region
 
 _AGREE = 0.5  # similarity of a block's two texts below which the page is flagged (`verify`)
@@ -64,9 +64,8 @@ class EmbeddedReader:
 
     def _from_layer(self, page: RasterPage, regions: list[Region]) -> Reading:
         reading = Reading([])
-        for region in regions:
+        for region, words in zip(regions, words_by_region(regions, page), strict=True):
             started = time.perf_counter()
-            words = words_in(region, page)
             block = self._block(region, "text_layer", "text layer", "")
             if region.label == "figure":
                 self._figure(block, page, reading)

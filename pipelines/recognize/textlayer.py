@@ -61,6 +61,17 @@ def words_in(region: Region, page: RasterPage) -> list[Word]:
     return [word for word in page.words if holds(region.box, word.box.scaled(page.scale))]
 
 
+def words_by_region(regions: Sequence[Region], page: RasterPage) -> list[list[Word]]:
+    """For each region its words; a word that lies in several belongs to the smallest, so none is read twice."""
+    found: list[list[Word]] = [[] for _ in regions]
+    for word in page.words:
+        box = word.box.scaled(page.scale)
+        inside = [i for i, region in enumerate(regions) if holds(region.box, box)]
+        if inside:
+            found[min(inside, key=lambda i: regions[i].box.area)].append(word)
+    return found
+
+
 def paragraph(words: Sequence[Word]) -> str:
     """Words of a region as text: lines joined, a hyphen at a line's end closed up before a small letter."""
     lines: dict[int, list[Word]] = {}
