@@ -23,9 +23,12 @@ def ingest(
 ) -> None:
     """Read everything of SOURCE that OUTPUT does not have yet."""
     from pipelines.ingest import ingest as run
+    from pipelines.observe.log import configure
     from pipelines.observe.report import final_line
 
-    ended = run(source, output, load(conf or [], settings or []), inline=inline, take_over=take_over)
+    config = load(conf or [], settings or [])
+    configure(config.observe.log_level)
+    ended = run(source, output, config, inline=inline, take_over=take_over)
     print(final_line(ended.summary, ended.exit_code, ended.report))
     sys.exit(ended.exit_code)
 

@@ -67,7 +67,6 @@ class StoreConfig(_Section):
     retries: int = Field(ge=0)
     timeout_s: float = Field(gt=0)
     storage_options: dict[str, Any]
-    part_pages: int | None = Field(ge=1)
 
 
 class ClaimConfig(_Section):

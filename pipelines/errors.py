@@ -188,7 +188,7 @@ class EngineFailed(TransientError):
 
 
 def _all(base: type[PagemillError]) -> dict[str, type[PagemillError]]:
-    found = {base.code: base}
+    found = {base.code: base} if "code" in vars(base) else {}
     for sub in base.__subclasses__():
         found.update(_all(sub))
     return found

@@ -47,13 +47,13 @@ class Driver:
 
     def __init__(self, address: str, cache: Path) -> None:
         self._address = address
-        self._cache = cache
+        self.cache = cache
 
     def start(self, *arguments: str, settings: dict[str, object] | None = None) -> subprocess.Popen[str]:
         defaults: dict[str, object] = {
             "ray.address": self._address, "ray.workers": 2, "recognize.engine": "echo", "layout.engine": "none",
             "claim.stale_after_s": 3, "claim.beat_s": 0.5, "store.commit_every_s": 0.1, "raster.dpi": 36,
-            "source.cache_dir": self._cache,
+            "source.cache_dir": self.cache,
         }  # fmt: skip
         options = [f"--set={key}={value}" for key, value in (defaults | (settings or {})).items()]
         return subprocess.Popen(

@@ -257,6 +257,8 @@ class SourceFs(_Counting):
             info = self._retrying("head", path, lambda: self._fs.info(path))
         except FileNotFoundError:
             return None
+        except (OSError, StoreUnavailable) as error:
+            raise SourceUnreachable(str(error)) from error
         return None if info["type"] == "directory" else self._info(info)
 
     def fetch(self, path: str, file: BinaryIO) -> int:
