@@ -34,28 +34,29 @@ def document_markdown(pages: Iterable[PageText]) -> str:
 
 
 def _parts(pages: Iterable[PageText]) -> Iterator[str]:
-    held: str | None = None  # Markdown of earlier pages that ends in a table
-    last: str | None = None  # that table
+    waiting: tuple[str, str, str] | None = None  # text before a table that ends a page, the table, page marks behind it
     for page in pages:
         text = _page(page)
-        first = _edge(page, 0)
-        if held is not None and last is not None and first is not None and (joined := join_tables(last, first)):
-            body = page.markdown.replace(first, "", 1).strip()
-            held = held[: -len(last)] + joined + f"\n\n<!-- page {page.page_index + 1} -->"
-            if body:
-                held += f"\n\n{body}"
-            last = joined if not body else None
-        else:
-            if held is not None:
-                yield held
-            held, last = text, None
+        if waiting is not None:
+            before, table, marks = waiting
+            first = _edge(page, 0)
+            joined = join_tables(table, first) if first is not None else None
+            waiting = None
+            if first is not None and joined is not None:
+                marks += f"\n\n<!-- page {page.page_index + 1} -->"
+                text = page.markdown[len(first) :].strip()
+                if not text:
+                    waiting = before, joined, marks
+                    continue
+                table = joined
+            yield before + table + marks
         tail = _edge(page, -1)
-        if tail is not None and held.endswith(tail):
-            last = tail
-        elif last is not None and not held.endswith(last):
-            last = None
-    if held is not None:
-        yield held
+        if tail is not None and text.endswith(tail):
+            waiting = text[: -len(tail)], tail, ""
+        else:
+            yield text
+    if waiting is not None:
+        yield "".join(waiting)
 
 
 def _page(page: PageText) -> str:

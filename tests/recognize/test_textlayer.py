@@ -1,0 +1,66 @@
+"""Which text layers are trusted."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipelines.recognize.textlayer import join_lines, trust, words_by_region
+from pipelines.schema import Box, RasterPage, Region, Word
+
+SENTENCE = [
+    "The",
+    "steady",
+    "ledger",
+    "inspected",
+    "eight",
+    "hundred",
+    "units",
+    "in",
+    "October",
+    "contrary",
+    "to",
+    "the",
+    "municipal",
+    "plan",
+]
+
+
+def page(words: list[str], hidden: list[str] = []) -> RasterPage:  # noqa: B006
+    def made(texts: list[str]) -> tuple[Word, ...]:
+        return tuple(Word(text, Box(10 * n, 10, 10 * n + 9, 20), 0, 10) for n, text in enumerate(texts))
+
+    return RasterPage(np.full((100, 800, 3), 255, np.uint8), 72, 800, 100, made(words), made(hidden))
+
+
+def test_plain_text_is_trusted_in_many_scripts() -> None:
+    assert trust(page(SENTENCE)).trusted
+    assert trust(page(["每一页都有唯一的状态", "成功", "空白", "系统记录每一次提交因此中断的任务可以继续执行" * 2])).trusted
+    assert trust(
+        page(["Все", "люди", "рождаются", "свободными", "и", "равными", "в", "своем", "достоинстве", "и", "правах"])
+    ).trusted
+    assert trust(page(["يولد", "جميع", "الناس", "أحرارا", "متساوين", "في", "الكرامة", "والحقوق", "وقد", "وهبوا", "عقلا"])).trusted
+    assert trust(page(["12.50", "3"])).trusted
+
+
+def test_none_hidden_and_garbled_layers_are_not() -> None:
+    assert not trust(page([])).trusted
+    assert not trust(page([], SENTENCE)).trusted
+    assert not trust(page(SENTENCE[:2], SENTENCE * 3)).trusted
+    assert not trust(page(["\ufffd\ufffd\ufffdabc", "\ue001\ue002"])).trusted
+    assert not trust(
+        page(["".join(chr(ord(c) + 5) if c not in "yz" else c for c in word.lower()) for word in SENTENCE] * 3)
+    ).trusted
+    assert not trust(page(["!!##", "((%%", "//&&--", "++==", "**::", ";;,,", "<<>>", "~~^^"] * 4)).trusted
+
+
+def test_a_word_in_two_regions_is_read_once() -> None:
+    regions = [Region("text", Box(0, 0, 800, 100), 1), Region("title", Box(0, 0, 45, 100), 1)]
+    outer, inner = words_by_region(regions, page(SENTENCE))
+    assert [word.text for word in inner] == SENTENCE[:5]
+    assert [word.text for word in outer] == SENTENCE[5:]
+
+
+def test_lines_of_a_paragraph() -> None:
+    assert join_lines(["a hyphen-", "ated word", "and more"]) == "a hyphenated word and more"
+    assert join_lines(["Smith-", "Jones"]) == "Smith- Jones"
+    assert join_lines(["每一页都有", "唯一的状态"]) == "每一页都有唯一的状态"
