@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from typing import Any
 
-from pipelines.errors import DamagedDocument, NoPages, PageMemory, as_named
+from pipelines.errors import DamagedDocument, PageMemory, as_named
 from pipelines.raster.base import Rasterizer
 from pipelines.raster.sniff import sniff
 from pipelines.schema import RasterPage, Word
@@ -95,7 +95,7 @@ class _Servant:
         self._rescued = False
         try:
             probe = rasterizer.open(request["path"], request["passwords"])
-        except (DamagedDocument, NoPages):
+        except DamagedDocument:
             other = _OTHER.get(rasterizer.name)
             if other is None or find_spec(other) is None:
                 raise

@@ -29,3 +29,12 @@ def is_damaged(path: str | Path) -> bool:
             if re.match(rb"\s*(xref|\d+\s+\d+\s+obj)", file.read(32)):
                 return False
         return True
+
+
+def has_junk_behind(path: str | Path) -> bool:
+    """Whether more than 1 KiB follows the last `%%EOF`."""
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _TAIL))
+        tail = file.read()
+    return len(tail) - tail.rfind(b"%%EOF") > 1024 + len(b"%%EOF")

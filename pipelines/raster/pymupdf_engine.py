@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import DamagedDocument, Encrypted, NoPages, PageDamaged, PageMemory
-from pipelines.raster.damage import is_damaged
+from pipelines.raster.damage import has_junk_behind, is_damaged
 from pipelines.raster.sizing import fitting_dpi, usable
 from pipelines.schema import Box, Probe, RasterPage, Word
 
@@ -47,7 +47,8 @@ class PyMuPDFRasterizer:
             raise DamagedDocument(f"MuPDF finds no page tree: {error}") from None
         if count <= 0:
             raise NoPages("the document opens but has no pages")
-        damaged = bool(document.is_repaired) or is_damaged(path)
+        # MuPDF also "repairs" a whole file with more than 1 KiB of junk behind its end
+        damaged = is_damaged(path) or (bool(document.is_repaired) and not has_junk_behind(path))
         self._flags = ("repaired",) if damaged else ()
         self._document = document
         return Probe("pdf", count, password, self._flags)

@@ -7,22 +7,7 @@ import numpy as np
 from pipelines.recognize.textlayer import join_lines, trust, words_by_region
 from pipelines.schema import Box, RasterPage, Region, Word
 
-SENTENCE = [
-    "The",
-    "steady",
-    "ledger",
-    "inspected",
-    "eight",
-    "hundred",
-    "units",
-    "in",
-    "October",
-    "contrary",
-    "to",
-    "the",
-    "municipal",
-    "plan",
-]
+SENTENCE = ["The", "steady", "ledger", "inspected", "eight", "hundred", "units", "in", "October", "contrary", "to", "plans"]
 
 
 def page(words: list[str], hidden: list[str] = []) -> RasterPage:  # noqa: B006
@@ -35,9 +20,7 @@ def page(words: list[str], hidden: list[str] = []) -> RasterPage:  # noqa: B006
 def test_plain_text_is_trusted_in_many_scripts() -> None:
     assert trust(page(SENTENCE)).trusted
     assert trust(page(["每一页都有唯一的状态", "成功", "空白", "系统记录每一次提交因此中断的任务可以继续执行" * 2])).trusted
-    assert trust(
-        page(["Все", "люди", "рождаются", "свободными", "и", "равными", "в", "своем", "достоинстве", "и", "правах"])
-    ).trusted
+    assert trust(page(["Все", "люди", "рождаются", "свободными", "в", "своем", "достоинстве", "и", "правах"])).trusted
     assert trust(page(["يولد", "جميع", "الناس", "أحرارا", "متساوين", "في", "الكرامة", "والحقوق", "وقد", "وهبوا", "عقلا"])).trusted
     assert trust(page(["12.50", "3"])).trusted
 
