@@ -114,6 +114,9 @@ class Region:
     label: str  # one of LABELS
     box: Box  # pixels
     score: float
+    native_label: str = ""  # the engine's own word for it ("doc_title"), where it has one
+    polygon: tuple[tuple[float, float], ...] = ()  # pixels; empty: the box is the shape
+    order: int | None = None  # the engine's own reading order, 1-based; None where it gives none
 
 
 @dataclass(slots=True)
@@ -130,8 +133,15 @@ class Block:
     html: str | None = None  # tables
     level: int | None = None  # titles: 1 is the highest
     image: str | None = None  # figures: name of the image file beside the document's Markdown
-    finish_reason: str = "stop"  # stop | length | error
+    finish_reason: str = "stop"  # stop | length | repetition | error
     seconds: float = 0.0
+    native_label: str = ""  # as the layout engine said it
+    raw: str | None = None  # a model's answer before repair, where repair changed it
+    error_code: str | None = None  # why this block could not be read; the page goes on
+    rung: str | None = None  # which step of the ladder gave the content, when it was not the first
+    tokens: int | None = None  # output tokens of a model, all tries together
+    tokens_saved: int | None = None  # by cutting a loop while it happened: the allowance that was left
+    agreement: float | None = None  # 0..1, similarity to a trustworthy text layer, where both were read
 
 
 @dataclass(slots=True, frozen=True)
@@ -247,6 +257,13 @@ BLOCK = pa.struct(
         pa.field("dpi", pa.float32()),
         pa.field("confidence", pa.float32()),
         pa.field("finish_reason", pa.string()),
+        pa.field("native_label", pa.string()),
+        pa.field("raw", pa.string()),
+        pa.field("error_code", pa.string()),
+        pa.field("rung", pa.string()),
+        pa.field("tokens", pa.int32()),
+        pa.field("tokens_saved", pa.int32()),
+        pa.field("agreement", pa.float32()),
         _v("seconds", pa.float32()),
     ]
 )

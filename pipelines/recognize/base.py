@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
-from pipelines.schema import Block, Figure, RasterPage, Region
+from pipelines.schema import Block, Figure, Pixels, RasterPage, Region
 
 
 @dataclass(slots=True)
@@ -31,5 +31,64 @@ class Reader(Protocol):
 
         Raises:
             EngineFailed: when the engine itself raised; never for a page without text (no blocks, or empty ones).
+        """
+        ...
+
+
+# -- vision-language models: a page becomes requests, requests become answers, answers become blocks ------------------
+
+Task = Literal["ocr", "table", "formula", "chart", "seal", "spotting"]
+
+
+@dataclass(slots=True, frozen=True)
+class Sampling:
+    """How a model is to answer. None: the engine's own default."""
+
+    temperature: float = 0.0
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    max_tokens: int = 4096
+    skip_special_tokens: bool = True  # False for spotting, whose places are special tokens
+
+
+@dataclass(slots=True, frozen=True)
+class Crop:
+    """One question to a vision-language model: a picture of one region (or of several, stacked) and a task."""
+
+    regions: tuple[int, ...]  # indices into the page's regions that the answer is for; the first one carries it
+    pixels: Pixels  # (height, width, 3) uint8, RGB
+    task: Task
+    prompt: str  # e.g. "OCR:"
+    min_pixels: int
+    max_pixels: int
+    sampling: Sampling
+
+
+@dataclass(slots=True, frozen=True)
+class Answer:
+    """What a model said, or why it did not."""
+
+    text: str
+    finish_reason: str = "stop"  # stop | length | repetition | error
+    prompt_tokens: int = 0
+    tokens: int = 0  # output tokens, all tries together
+    tokens_saved: int = 0
+    rung: str | None = None
+    confidence: float | None = None  # exp of the mean log-probability, where the engine gives it
+    error_code: str | None = None
+    error_message: str = ""
+    seconds: float = 0.0
+
+
+class VisionEngine(Protocol):
+    """A running model, in this process or behind a server. Hundreds of calls at once; each fails alone."""
+
+    name: str
+
+    async def answer(self, crop: Crop) -> Answer:
+        """Never raises for what a crop or an answer is like: that is an `Answer` with an `error_code`.
+
+        Raises:
+            EngineFailed: the engine is gone; this process can answer nothing any more.
         """
         ...

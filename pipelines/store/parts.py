@@ -106,6 +106,13 @@ def _block_row(index: int, block: Block, page: PageWork) -> dict[str, Any]:
         "dpi": page.dpi,
         "confidence": block.confidence,
         "finish_reason": block.finish_reason,
+        "native_label": block.native_label or None,
+        "raw": block.raw,
+        "error_code": block.error_code,
+        "rung": block.rung,
+        "tokens": block.tokens,
+        "tokens_saved": block.tokens_saved,
+        "agreement": block.agreement,
         "seconds": block.seconds,
     }
 
