@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from pipelines.schema import Block, Figure, Pixels, RasterPage, Region
 
 
@@ -52,16 +55,26 @@ class Sampling:
 
 
 @dataclass(slots=True, frozen=True)
+class Packed:
+    """A picture as a vision tower takes it, resized and cut by a CPU worker; the tower normalises it."""
+
+    patches: npt.NDArray[np.uint8]  # (grid[1] * grid[2], 3, 14, 14), RGB, patches row by row
+    grid: tuple[int, int, int]  # (1, patches down, patches across)
+
+
+@dataclass(slots=True, frozen=True)
 class Crop:
     """One question to a vision-language model: a picture of one region (or of several, stacked) and a task."""
 
     regions: tuple[int, ...]  # indices into the page's regions that the answer is for; the first one carries it
-    pixels: Pixels  # (height, width, 3) uint8, RGB
+    pixels: Pixels  # (height, width, 3) uint8, RGB; (0, 0, 3) once `packed` or `encoded` stands for it
     task: Task
     prompt: str  # e.g. "OCR:"
     min_pixels: int
     max_pixels: int
     sampling: Sampling
+    packed: Packed | None = None  # for an engine in this process
+    encoded: bytes | None = None  # PNG or JPEG, for a server
 
 
 @dataclass(slots=True, frozen=True)
