@@ -114,7 +114,7 @@ class _Servant:
 
     def _rasterizer(self, name: str) -> Rasterizer:
         if name not in self._engines:
-            self._engines[name] = _make(name)
+            self._engines[name] = make_rasterizer(name)
         return self._engines[name]
 
     def _hand_over(self, page: RasterPage) -> None:
@@ -123,7 +123,7 @@ class _Servant:
             memory[:] = page.pixels.tobytes()
 
 
-def _make(name: str) -> Rasterizer:
+def make_rasterizer(name: str) -> Rasterizer:
     if name == "pymupdf":
         from pipelines.raster.pymupdf_engine import PyMuPDFRasterizer
 
