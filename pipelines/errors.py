@@ -181,6 +181,12 @@ class WorkerLost(TransientError):
     code = "WORKER_LOST"
 
 
+class UnusableCrop(TerminalError):
+    """A region's picture that no model takes: no pixels, or far longer than wide."""
+
+    code = "UNUSABLE_CROP"
+
+
 class EngineFailed(TransientError):
     """A layout or recognition engine raised; message has its words."""
 
