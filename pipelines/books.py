@@ -96,11 +96,12 @@ class Books:
                     revision.waiting.discard(page)
                 if not revision.waiting:
                     complete.append(revision)
-        self._summary.committed(receipts)
+        self._summary.committed(receipts, self._uris)
         for receipt in receipts:
-            for page, code in zip(receipt.pages, receipt.codes, strict=True):
+            messages = receipt.messages or ("",) * len(receipt.pages)
+            for page, code, message in zip(receipt.pages, receipt.codes, messages, strict=True):
                 if code:
-                    self._summary.failed(Failure(self._uris.get(receipt.doc_id, ""), receipt.doc_id, page, code, ""))
+                    self._summary.failed(Failure(self._uris.get(receipt.doc_id, ""), receipt.doc_id, page, code, message))
         if complete:
             self._due_callback(complete)()
 
@@ -117,6 +118,7 @@ class Books:
         try:
             done = self._finalizer.finalize(revision)
             self._count(done)
+            self._summary.document_done(revision.doc_id, self._uris.get(revision.doc_id, ""), done["page_count"], done["state"])
             self._committer.add([done])
         except BaseException as error:  # kept for settle(): the revision stays open, the next run finds it
             self._error = error

@@ -104,7 +104,8 @@ def _report(summary: Summary, exit_code: ExitCode, store: ObjectStore, ledger: L
     try:
         keys = write_report(summary, store, config.as_yaml(), exit_code)
         shown = summary.as_dict() | {"exit_code": int(exit_code)}
-        shown.pop("timeline"), shown.pop("failures")
+        for name in ("timeline", "failures", "slowest", "slowest_documents", "doubtful"):
+            shown.pop(name)  # in report.json; the ledger keeps counts
         ledger.append([record("run", run_id=summary.run_id, summary=json.dumps(shown))])
         return keys
     except PagemillError as error:

@@ -163,9 +163,7 @@ class Run:
             self._books.received(self._writer.write([failed_pages(entry.span, entry.error)]))
 
     def _received(self, outcome: Outcome, feed: Feed | None = None) -> None:
-        self._summary.worked(outcome.seconds, outcome.requests)
-        if outcome.slowest is not None:
-            self._summary.page_took(*outcome.slowest)
+        self._summary.worked(outcome)
         self._books.received(outcome.receipts)
         self._lost += outcome.lost
         if feed is not None:

@@ -230,6 +230,7 @@ class SpanReceipt:
     tries: int
     attempt: str
     part: str  # key below OUTPUT
+    messages: tuple[str, ...] = ()  # parallel to pages, of failed ones, cut short; for the report, not for the ledger
 
 
 # -- stored schemas -------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pipelines.config import Config
 from pipelines.errors import PagemillError, as_named
+from pipelines.observe.quality import Quality, certainty, quality_of
 from pipelines.schema import PageError, PageWork, Span, SpanReceipt, SpanWork
 from pipelines.store.objects import ObjectStore
 from pipelines.store.parts import PartWriter
@@ -50,7 +51,10 @@ class Outcome:
     lost: list[Lost] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
     requests: Counter[str] = field(default_factory=Counter)
-    slowest: tuple[float, str, int] | None = None  # (seconds, doc_id, page) of the slowest page
+    slowest: tuple[float, str, int, str] | None = None  # (seconds, doc_id, page, uri) of the slowest page
+    doubtful: tuple[float, str, int, str] | None = None  # (certainty 0..1, ...) of the page read least surely
+    document_seconds: Counter[str] = field(default_factory=Counter)  # by doc_id, over all stages
+    quality: Quality = field(default_factory=Quality)
 
 
 def begin(spans: Sequence[Span]) -> Works:
@@ -98,13 +102,25 @@ class Chain:
             works = self.through(works, outcome.seconds)
             started = time.perf_counter()
             outcome.receipts = self._writer.write(works)
-            outcome.slowest = max((sum(p.seconds.values()), p.doc_id, p.page_index) for work in works for p in work.pages)
+            _observe(outcome, works)
             outcome.seconds["write"] = time.perf_counter() - started
         except Exception as error:  # the driver runs these spans again, apart, and names the error if it stays
             outcome.lost = [Lost(work.span, named_error(error)) for work in works]
         outcome.requests = self._store.counts - self._counted
         self._counted = Counter(self._store.counts)
         return outcome
+
+
+def _observe(outcome: Outcome, works: Works) -> None:
+    """What the report needs of these pages, while they are at hand."""
+    pages = [(page, work.span.uri) for work in works for page in work.pages]
+    spent = [(sum(page.seconds.values()), page.doc_id, page.page_index, uri) for page, uri in pages]
+    for seconds, doc_id, _, _ in spent:
+        outcome.document_seconds[doc_id] += seconds  # type: ignore[assignment]
+    outcome.slowest = max(spent, default=None)
+    sure = [(found, page.doc_id, page.page_index, uri) for page, uri in pages if (found := certainty(page)) is not None]
+    outcome.doubtful = min(sure, default=None)
+    outcome.quality = quality_of(works)
 
 
 def failed_pages(span: Span, error: PageError) -> SpanWork:

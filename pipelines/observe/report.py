@@ -156,7 +156,10 @@ def _failures(shown: dict[str, Any]) -> str:
 def _slowest(shown: dict[str, Any]) -> str:
     if not shown["slowest"]:
         return ""
-    rows = "".join(f"<tr><td class=n>{s:.2f} s<td><code>{escape(d[:16])}</code><td>page {p + 1}" for s, d, p in shown["slowest"])
+    rows = "".join(
+        f"<tr><td class=n>{page['seconds']:.2f} s<td>{escape(page['uri'])}<td>page {page['page_index'] + 1}"
+        for page in shown["slowest"]
+    )
     return f"<h2>Slowest pages</h2><table>{rows}</table>"
 
 

@@ -10,10 +10,18 @@ import heapq
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipelines.observe.quality import Quality
+from pipelines.observe.sample import Sampler
 from pipelines.schema import SpanReceipt
+
+if TYPE_CHECKING:
+    from pipelines.stages import Outcome
+
+T = TypeVar("T", bound=tuple[Any, ...])
 
 _KEEP_FAILURES = 200
 _KEEP_SLOWEST = 20
@@ -60,9 +68,13 @@ class Summary:
     first_commit_s: float | None = None  # from the start of the command to the first committed page
     failures: list[Failure] = field(default_factory=list)
     failures_left_out: int = 0
-    slowest: list[tuple[float, str, int]] = field(default_factory=list)  # (seconds, doc_id, page), a heap
+    slowest: list[tuple[float, str, int, str]] = field(default_factory=list)  # (seconds, doc_id, page, uri), a heap
     timeline: list[tuple[float, int]] = field(default_factory=list)  # (seconds since start, pages committed)
     pending: int | None = None  # pages planned and not committed, when the run ended
+    quality: Quality = field(default_factory=Quality)  # of every block that was read
+    sampler: Sampler = field(default_factory=Sampler, repr=False)  # pages that the report may show
+    _documents_slowest: list[tuple[float, str, str, int, str]] = field(default_factory=list, repr=False)  # a heap
+    _document_seconds: Counter[str] = field(default_factory=Counter, repr=False)  # of documents under way
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -72,23 +84,40 @@ class Summary:
     def elapsed(self) -> float:
         return (self.ended or time.time()) - self.started
 
-    def committed(self, receipts: list[SpanReceipt]) -> None:
-        """Counts pages whose receipts the ledger has acknowledged."""
+    def committed(self, receipts: list[SpanReceipt], uris: Mapping[str, str]) -> None:
+        """Counts pages whose receipts the ledger has acknowledged; `uris`: where each document can be had."""
         with self._lock:
             for receipt in receipts:
                 self.pages.update(receipt.states)
                 self.codes.update(code for code in receipt.codes if code)
+                self.sampler.saw(receipt, uris.get(receipt.doc_id, ""))
             if receipts and self.first_commit_s is None:
                 self.first_commit_s = time.time() - self.started
             self.timeline.append((round(self.elapsed(), 2), sum(self.pages.values())))
             if len(self.timeline) > 2000:
                 self.timeline = self.timeline[::2]
 
-    def worked(self, seconds: dict[str, float], requests: Counter[str]) -> None:
+    def worked(self, outcome: Outcome) -> None:
+        """Adds what one call of a chain did."""
         with self._lock:
-            for stage, spent in seconds.items():
+            for stage, spent in outcome.seconds.items():
                 (self.idle if stage in ("starved", "blocked") else self.stage_seconds)[stage] += spent  # type: ignore[assignment]
-            self.requests.update(requests)
+            self.requests.update(outcome.requests)
+            self.quality.merge(outcome.quality)
+            self._document_seconds.update(outcome.document_seconds)
+            if outcome.slowest is not None:
+                _keep(self.slowest, (round(outcome.slowest[0], 3), *outcome.slowest[1:]))
+            if outcome.doubtful is not None:
+                certainty, doc_id, page, uri = outcome.doubtful
+                held = next((r for r in outcome.receipts if r.doc_id == doc_id and page in r.pages), None)
+                if held is not None:
+                    self.sampler.doubted(certainty, page, uri, held)
+
+    def document_done(self, doc_id: str, uri: str, pages: int, state: str) -> None:
+        """A document is complete: what it cost the workers is known."""
+        with self._lock:
+            seconds = self._document_seconds.pop(doc_id, 0)
+            _keep(self._documents_slowest, (round(float(seconds), 3), doc_id, uri, pages, state))
 
     def failed(self, failure: Failure) -> None:
         with self._lock:
@@ -97,18 +126,28 @@ class Summary:
             else:
                 self.failures_left_out += 1
 
-    def page_took(self, seconds: float, doc_id: str, page_index: int) -> None:
-        with self._lock:
-            push = heapq.heappush if len(self.slowest) < _KEEP_SLOWEST else heapq.heappushpop
-            push(self.slowest, (round(seconds, 3), doc_id, page_index))
-
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, without the lock; times in seconds, `started` and `ended` as UTC epoch seconds."""
         with self._lock:
-            shown = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+            shown = {name: value for name, value in vars(self).items() if not name.startswith("_") and name != "sampler"}
             shown = {name: dict(value) if isinstance(value, Counter) else value for name, value in shown.items()}
             shown["failures"] = [failure.as_dict() for failure in self.failures]
-            shown["slowest"] = sorted(self.slowest, reverse=True)
+            shown["quality"] = self.quality.as_dict()
+            shown["slowest"] = [
+                {"seconds": seconds, "doc_id": doc_id, "page_index": page, "uri": uri}
+                for seconds, doc_id, page, uri in sorted(self.slowest, reverse=True)
+            ]
+            shown["slowest_documents"] = [
+                {"seconds": seconds, "doc_id": doc_id, "uri": uri, "pages": pages, "state": state}
+                for seconds, doc_id, uri, pages, state in sorted(self._documents_slowest, reverse=True)
+            ]
+            shown["doubtful"] = [pick.as_dict() | {"certainty": round(pick.rank, 4)} for pick in self.sampler.doubtful()]
             shown["seconds"] = round(self.elapsed(), 3)
             shown["pages_per_second"] = round(self.pages_done / max(self.elapsed(), 1e-9), 4)
             return shown
+
+
+def _keep(heap: list[T], entry: T) -> None:
+    """Pushes onto a heap that holds the largest few."""
+    push = heapq.heappush if len(heap) < _KEEP_SLOWEST else heapq.heappushpop
+    push(heap, entry)

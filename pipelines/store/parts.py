@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pipelines.schema import PAGES, Block, Box, PageWork, SpanReceipt, SpanWork
 from pipelines.store.objects import ObjectStore
 
+_LONGEST_MESSAGE = 300  # characters of a failed page's message that travel with its receipt; the part has all of it
 ROW_GROUP_PAGES = 1024  # a reader that wants one document fetches a few MB, not the part
 
 
@@ -135,4 +136,5 @@ def _receipt(work: SpanWork, key: str) -> SpanReceipt:
         tries=work.span.tries,
         attempt=work.attempt,
         part=key,
+        messages=tuple(page.error.message[:_LONGEST_MESSAGE] if page.error else "" for page in work.pages),
     )

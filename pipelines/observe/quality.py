@@ -1,0 +1,84 @@
+"""What the blocks of a run say of themselves, counted: labels, sources, confidence, agreement, flags.
+
+Invariant: pure counting of what was read; a page that two workers read (a lost node) is counted twice and nothing else is.
+Bounded whatever the run: a few counters and two histograms.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.schema import Block, PageWork, SpanWork
+
+BINS = 20  # of a histogram over 0..1; the last one includes 1
+
+
+@dataclass(slots=True)
+class Quality:
+    """Counters over blocks (labels, sources, characters, histograms) and pages (flags)."""
+
+    labels: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)  # blocks by source
+    characters: Counter[str] = field(default_factory=Counter)  # characters by source
+    flags: Counter[str] = field(default_factory=Counter)  # pages by flag
+    block_errors: Counter[str] = field(default_factory=Counter)  # blocks by error code
+    confidence: list[int] = field(default_factory=lambda: [0] * BINS)
+    agreement: list[int] = field(default_factory=lambda: [0] * BINS)
+
+    def add(self, page: PageWork) -> None:
+        self.flags.update(set(page.flags))
+        for block in page.blocks:
+            self.labels[block.label] += 1
+            self.sources[block.source] += 1
+            self.characters[block.source] += len(block.content)
+            if block.error_code:
+                self.block_errors[block.error_code] += 1
+            if block.confidence is not None:
+                self.confidence[_bin(block.confidence)] += 1
+            if block.agreement is not None:
+                self.agreement[_bin(block.agreement)] += 1
+
+    def merge(self, other: Quality) -> None:
+        for name in ("labels", "sources", "characters", "flags", "block_errors"):
+            getattr(self, name).update(getattr(other, name))
+        for name in ("confidence", "agreement"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            mine[:] = [a + b for a, b in zip(mine, theirs, strict=True)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready: `{"labels": {...}, ..., "confidence": [20 counts], "agreement": [20 counts]}`."""
+        return {
+            name: dict(value) if isinstance(value, Counter) else list(value)
+            for name in self.__slots__
+            for value in [getattr(self, name)]
+        }
+
+
+def quality_of(works: Sequence[SpanWork]) -> Quality:
+    found = Quality()
+    for work in works:
+        for page in work.pages:
+            found.add(page)
+    return found
+
+
+def certainty(page: PageWork) -> float | None:
+    """How sure the reader was of a page, 0..1: its mean confidence or agreement, the lower one, weighted by characters.
+
+    None where no block says.
+    """
+    means = [mean for name in ("confidence", "agreement") if (mean := _mean(page.blocks, name)) is not None]
+    return min(means, default=None)
+
+
+def _mean(blocks: Sequence[Block], name: str) -> float | None:
+    said = [(getattr(block, name), max(1, len(block.content))) for block in blocks if getattr(block, name) is not None]
+    weight = sum(characters for _, characters in said)
+    return sum(value * characters for value, characters in said) / weight if said else None
+
+
+def _bin(value: float) -> int:
+    return min(BINS - 1, max(0, int(value * BINS)))
