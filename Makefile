@@ -23,7 +23,7 @@ help:
 	@echo "make test       all checks: ruff, mypy, tests"
 	@echo "make test-long  the tests that take long"
 	@echo "make chaos      kill drivers, workers and actors at random moments, many times"
-	@echo "make corpus     every document of the corpus (PAGEMILL_CORPUS, else ../shared/corpus)"
+	@echo "make corpus     how good the reading is, on every document of a corpus (CORPUS=DIR, else ../shared/corpus)"
 	@echo "make lint       ruff and mypy alone"
 	@echo "make samples    draw the sample documents again"
 	@echo "make lock       resolve requirements.lock again (needs uv)"
@@ -39,13 +39,17 @@ test: lint
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
 
 test-long: install
-	$(BIN)/python -m pytest -m "long and not chaos and not corpus" $(ARGS)
+	$(BIN)/python -m pytest -m "long and not chaos" $(ARGS)
 
 chaos: install
 	$(BIN)/python -m pytest -m chaos $(ARGS)
 
+# make corpus [ENGINE=...] [MODEL=...] [CORPUS=DIR] [ONLY="clean/odl-recon tables"] [SET="recognize.text_layer=off"] [OUT=...]
+CORPUS ?= $(or $(PAGEMILL_CORPUS),../shared/corpus)
+corpus: OUT = out/corpus
 corpus: install
-	$(BIN)/python -m pytest -m corpus $(ARGS)
+	$(BIN)/python -m jobs.corpus "$(CORPUS)" "$(OUT)" --expect tests/corpus/expect.yaml \
+	  --engine "$(ENGINE)" --model "$(MODEL)" $(ONLY:%=--only %) $(SET:%=--set %) $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

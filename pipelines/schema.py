@@ -81,6 +81,7 @@ class RasterPage:
     words: tuple[Word, ...] = ()
     hidden_words: tuple[Word, ...] = ()  # text that is not painted (render mode 3, white on white): an OCR layer or a trick
     flags: tuple[str, ...] = ()  # repaired, downscaled, truncated ...: each makes the page `degraded`
+    cpu_s: float = 0.0  # what drawing it cost the process that drew it
 
     @property
     def scale(self) -> float:
@@ -176,6 +177,7 @@ class PageWork:
     error: PageError | None = None
     timing: bool = False  # a deadline, a memory limit or a budget decided the outcome
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    cpu_s: float = 0.0  # of rasterize, layout and recognize, in the threads that did it
     # kept when the pixels are dropped
     width_pt: float | None = None
     height_pt: float | None = None
@@ -294,6 +296,7 @@ PAGES = pa.schema(
         _v("span_first", pa.int32()),
         _v("span_pages", pa.int32()),
         _v("seconds", pa.map_(pa.string(), pa.float32())),
+        _v("cpu_s", pa.float32()),
         _v("read_at", pa.timestamp("us", tz="UTC")),
     ]
 )

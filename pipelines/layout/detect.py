@@ -46,10 +46,11 @@ class DetectLayout:
         for page in work.pages:
             if page.error is not None or page.blank or page.raster is None:
                 continue
-            started = time.perf_counter()
+            started, cpu = time.perf_counter(), time.thread_time()
             try:
                 (page.regions,) = self._engine.detect([page.raster])
             except Exception as error:  # whatever an engine raises fails this page and no other
                 page.error = PageError(EngineFailed.code, "layout", f"{type(error).__name__}: {error}")
             page.seconds["layout"] = time.perf_counter() - started
+            page.cpu_s += time.thread_time() - cpu
         return work

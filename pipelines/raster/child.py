@@ -16,6 +16,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from typing import Any
@@ -80,13 +81,14 @@ class _Servant:
             self._close()
             self._open(request)
         assert self._current is not None
+        cpu = time.process_time()
         page = self._current[1].render(request["page"], request["dpi"], request["max_megapixels"])
         self._hand_over(page)
         height, width = page.pixels.shape[:2]
         return {
             "shape": [height, width], "dpi": page.dpi, "size": [page.width_pt, page.height_pt],
             "flags": sorted({*page.flags, "repaired"}) if self._rescued else page.flags,
-            "words": _plain(page.words), "hidden": _plain(page.hidden_words),
+            "words": _plain(page.words), "hidden": _plain(page.hidden_words), "cpu_s": time.process_time() - cpu,
         }  # fmt: skip
 
     def _open(self, request: dict[str, Any]) -> Any:

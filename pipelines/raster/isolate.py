@@ -69,7 +69,7 @@ class IsolatedRasterizer:
         with mmap.mmap(self._memory_fd, height * width * 3, prot=mmap.PROT_READ) as memory:
             pixels = np.frombuffer(memory, np.uint8).reshape(height, width, 3).copy()
         words, hidden = (tuple(map(_word, answer[kind])) for kind in ("words", "hidden"))
-        return RasterPage(pixels, answer["dpi"], width_pt, height_pt, words, hidden, tuple(answer["flags"]))
+        return RasterPage(pixels, answer["dpi"], width_pt, height_pt, words, hidden, tuple(answer["flags"]), answer["cpu_s"])
 
     def close(self) -> None:
         if self._child is not None:

@@ -38,7 +38,7 @@ class Rasterize:
         """
         span_budget = SpanBudget(self._config.span_deadlines * self._config.deadline_s)
         for page in work.pages:
-            started = time.perf_counter()
+            started, cpu = time.perf_counter(), time.thread_time()
             if span_budget.exhausted() or budget.exhausted():
                 page.error = PageError(BudgetExceeded.code, "rasterize", "not tried: earlier pages used up the allowance")
                 page.timing = True
@@ -54,6 +54,7 @@ class Rasterize:
             except PagemillError as error:
                 page.error = PageError(error.code, "rasterize", str(error))
             page.seconds["rasterize"] = time.perf_counter() - started
+            page.cpu_s += time.thread_time() - cpu
         return work
 
     def close(self) -> None:
@@ -65,6 +66,7 @@ class Rasterize:
 
     def _fill(self, page: PageWork, raster: RasterPage) -> None:
         page.raster = raster
+        page.cpu_s += raster.cpu_s
         page.height_px, page.width_px = raster.pixels.shape[:2]
         page.width_pt, page.height_pt, page.dpi = raster.width_pt, raster.height_pt, raster.dpi
         page.flags += [flag for flag in raster.flags if flag not in page.flags]

@@ -87,6 +87,7 @@ def page_row(page: PageWork) -> dict[str, Any]:
         "blocks": [_block_row(index, block, page) for index, block in enumerate(page.blocks)],
         "tries": page.tries,
         "seconds": list(page.seconds.items()),
+        "cpu_s": page.cpu_s,
     }
 
 
