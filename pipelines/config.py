@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -57,6 +57,39 @@ class RecognizeConfig(_Section):
     deadline_s: float = Field(gt=0)
 
 
+TaskPixels = Literal[
+    "ocr_min_pixels", "ocr_max_pixels", "table_min_pixels", "table_max_pixels", "chart_min_pixels", "chart_max_pixels",
+    "formula_min_pixels", "formula_max_pixels", "seal_min_pixels", "seal_max_pixels",
+]  # fmt: skip
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Positive = Annotated[float, Field(gt=0)]
+_Ratio = _Positive | tuple[_Positive, _Positive]
+_Merge = Literal["large", "small", "union"]
+
+
+class PaddleOcrVlConfig(_Section):
+    """What the official PaddleOCR-VL pipeline lets one choose, under its own names."""
+
+    pipeline_version: Literal["v1", "v1.5", "v1.6"] = Field(json_schema_extra=FINGERPRINTED)
+    strict_parity: bool = Field(json_schema_extra=FINGERPRINTED)
+    layout_threshold: _Share | dict[int, _Share] | None = Field(json_schema_extra=FINGERPRINTED)
+    layout_nms: bool = Field(json_schema_extra=FINGERPRINTED)
+    layout_unclip_ratio: _Ratio | dict[int, _Ratio] | None = Field(json_schema_extra=FINGERPRINTED)
+    layout_merge_bboxes_mode: _Merge | dict[int, _Merge] | None = Field(json_schema_extra=FINGERPRINTED)
+    layout_shape_mode: Literal["auto", "rect", "quad", "poly"] = Field(json_schema_extra=FINGERPRINTED)
+    use_chart_recognition: bool = Field(json_schema_extra=FINGERPRINTED)
+    use_seal_recognition: bool = Field(json_schema_extra=FINGERPRINTED)
+    use_ocr_for_image_block: bool = Field(json_schema_extra=FINGERPRINTED)
+    merge_layout_blocks: bool = Field(json_schema_extra=FINGERPRINTED)
+    min_pixels: int = Field(gt=0, json_schema_extra=FINGERPRINTED)
+    max_pixels: int = Field(gt=0, json_schema_extra=FINGERPRINTED)
+    vlm_extra_args: dict[TaskPixels, Annotated[int, Field(gt=0)]] = Field(json_schema_extra=FINGERPRINTED)
+    temperature: float = Field(ge=0, json_schema_extra=FINGERPRINTED)
+    top_p: float | None = Field(gt=0, le=1, json_schema_extra=FINGERPRINTED)
+    repetition_penalty: float | None = Field(gt=0, json_schema_extra=FINGERPRINTED)
+    max_new_tokens: int = Field(gt=0, json_schema_extra=FINGERPRINTED)
+
+
 class AssembleConfig(_Section):
     furniture: bool = Field(json_schema_extra=FINGERPRINTED)
 
@@ -94,6 +127,7 @@ class Config(_Section):
     raster: RasterConfig
     layout: LayoutConfig
     recognize: RecognizeConfig
+    paddleocr_vl: PaddleOcrVlConfig
     assemble: AssembleConfig
     store: StoreConfig
     claim: ClaimConfig

@@ -193,6 +193,45 @@ class EngineFailed(TransientError):
     code = "ENGINE_FAILED"
 
 
+# -- one block: the page goes on -------------------------------------------------------------------------------------
+
+
+class RegionUnreadable(TerminalError):
+    """The box lies outside the page, or is thinner than 6 pixels."""
+
+    code = "REGION_UNREADABLE"
+
+
+class RegionBlank(TerminalError):
+    """The crop has one colour; no model was asked."""
+
+    code = "REGION_BLANK"
+
+
+class AnswerEmpty(TerminalError):
+    """The model said nothing."""
+
+    code = "ANSWER_EMPTY"
+
+
+class AnswerTruncated(TerminalError):
+    """The model was cut off at its allowance of tokens."""
+
+    code = "ANSWER_TRUNCATED"
+
+
+class AnswerGarbled(TerminalError):
+    """The answer held bytes that are no text; they were left out."""
+
+    code = "ANSWER_GARBLED"
+
+
+class TableMalformed(TerminalError):
+    """No table could be made of the answer; its text is kept."""
+
+    code = "TABLE_MALFORMED"
+
+
 def _all(base: type[PagemillError]) -> dict[str, type[PagemillError]]:
     found = {base.code: base} if "code" in vars(base) else {}
     for sub in base.__subclasses__():
