@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
@@ -49,13 +50,14 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Ta
 
 
 def victims(kind: str) -> list[psutil.Process]:
-    """Ray's processes of the running driver, by what they do."""
+    """Ray's processes of the session's cluster, by what they do; those of other clusters on the machine are not ours."""
     name = {"actor": "MapWorker", "worker": "PlanSource"}[kind]
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = " ".join(process.info["cmdline"] or [])
-        if words.startswith("ray::") and name in words:
-            found.append(process)
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            words = " ".join(process.cmdline())
+            if words.startswith("ray::") and name in words:
+                found.append(process)
     return found
 
 
