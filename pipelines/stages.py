@@ -18,6 +18,7 @@ from pipelines.config import Config
 from pipelines.errors import PagemillError, as_named
 from pipelines.observe.quality import Quality, certainty, quality_of
 from pipelines.schema import PageError, PageWork, Span, SpanReceipt, SpanWork
+from pipelines.source.cache import DocumentCache
 from pipelines.store.objects import ObjectStore
 from pipelines.store.parts import PartWriter
 
@@ -77,8 +78,10 @@ class Chain:
             site.output, site.config.store.storage_options, site.config.store.retries, site.config.store.timeout_s
         )
         self._counted: Counter[str] = Counter()
+        source = site.config.source
+        self._cache = DocumentCache(Path(source.cache_dir) if source.cache_dir else None, source.cache_gib)
         makers: dict[str, Callable[[Site], Callable[[Works], Works]]] = {
-            "rasterize": _rasterize,
+            "rasterize": lambda site: _rasterize(site, self._cache),
             "layout": _layout,
             "recognize": _recognize,
             "assemble": _assemble,
@@ -106,9 +109,14 @@ class Chain:
             outcome.seconds["write"] = time.perf_counter() - started
         except Exception as error:  # the driver runs these spans again, apart, and names the error if it stays
             outcome.lost = [Lost(work.span, named_error(error)) for work in works]
-        outcome.requests = self._store.counts - self._counted
-        self._counted = Counter(self._store.counts)
+        outcome.requests += self.requests()
         return outcome
+
+    def requests(self) -> Counter[str]:
+        """What was asked of the stores since the last call; of sources as `source_<kind>`."""
+        counts = self._store.counts + Counter({f"source_{kind}": count for kind, count in self._cache.requests.items()})
+        new, self._counted = counts - self._counted, counts
+        return new
 
 
 def _observe(outcome: Outcome, works: Works) -> None:
@@ -137,13 +145,11 @@ def named_error(error: Exception) -> PageError:
     return PageError(named.code, "write", f"{named}{detail}")
 
 
-def _rasterize(site: Site) -> Callable[[Works], Works]:
+def _rasterize(site: Site, cache: DocumentCache) -> Callable[[Works], Works]:
     from pipelines.raster.budget import DocumentBudget
     from pipelines.raster.rasterize import Rasterize
-    from pipelines.source.cache import DocumentCache
 
     config = site.config
-    cache = DocumentCache(Path(config.source.cache_dir) if config.source.cache_dir else None, config.source.cache_gib)
     stage = Rasterize(config.raster, config.source.passwords)
 
     def one(work: SpanWork) -> SpanWork:

@@ -11,6 +11,7 @@ import pickle
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -62,39 +63,39 @@ class Pool:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         starved = 0.0 if self._idle_since is None else time.perf_counter() - self._idle_since
-        works, lost, seconds = self._decode(table)
-        outcome = self._work(works, seconds)
-        outcome.lost += lost
+        outcome = self._work(self._decode(table))
         outcome.seconds["starved"] = outcome.seconds.get("starved", 0.0) + starved
         self._idle_since = time.perf_counter()
         return pa.table({"payload": pa.array([pickle.dumps(outcome, protocol=5)], pa.large_binary())})
 
-    def _decode(self, table: pa.Table) -> tuple[list[SpanWork], list[Lost], dict[str, float]]:
+    def _decode(self, table: pa.Table) -> _Passing:
         if self._first:
-            return begin(decode_spans(table)), [], {}
+            return _Passing(works=begin(decode_spans(table)))
         before: _Passing = pickle.loads(table.column("payload")[0].as_buffer())  # from our own previous pool
-        return before.works, before.lost, before.seconds
+        return before
 
-    def _work(self, works: list[SpanWork], seconds: dict[str, float]) -> Outcome:
+    def _work(self, before: _Passing) -> Outcome:
         if self._last:
-            outcome = self._chain.run(works)
-            for stage, spent in seconds.items():
+            outcome = self._chain.run(before.works)
+            for stage, spent in before.seconds.items():
                 outcome.seconds[stage] = outcome.seconds.get(stage, 0.0) + spent
+            outcome.lost += before.lost
+            outcome.requests += before.requests
             return outcome
-        passing = _Passing(seconds=seconds)
+        passing = _Passing(lost=before.lost, seconds=before.seconds, requests=before.requests)
         try:
-            passing.works = self._chain.through(works, passing.seconds)
+            passing.works = self._chain.through(before.works, passing.seconds)
         except Exception as error:  # goes on as lost: the driver decides
-            passing.lost = [Lost(work.span, named_error(error)) for work in works]
+            passing.lost += [Lost(work.span, named_error(error)) for work in before.works]
+        passing.requests += self._chain.requests()
         return passing
 
 
+@dataclass(slots=True)
 class _Passing(Outcome):
     """Between two pools: the works themselves instead of receipts."""
 
-    def __init__(self, seconds: dict[str, float]) -> None:
-        super().__init__(seconds=seconds)
-        self.works: list[SpanWork] = []
+    works: list[SpanWork] = field(default_factory=list)
 
 
 def run_graph(site: Site, folder: str, workers: int, *, retries: int | None = None) -> Iterator[Outcome]:

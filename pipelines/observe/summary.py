@@ -63,7 +63,7 @@ class Summary:
     stage_seconds: Counter[str] = field(default_factory=Counter)  # summed over workers
     idle: Counter[str] = field(default_factory=Counter)  # starved, blocked: seconds summed over workers
     workers: int = 0
-    requests: Counter[str] = field(default_factory=Counter)  # get, put, list ... of driver and workers
+    requests: Counter[str] = field(default_factory=Counter)  # get, put ... of all processes; source_get ... of SOURCE
     graphs: int = 0  # 1 unless one died
     first_commit_s: float | None = None  # from the start of the command to the first committed page
     failures: list[Failure] = field(default_factory=list)
@@ -118,6 +118,11 @@ class Summary:
         with self._lock:
             seconds = self._document_seconds.pop(doc_id, 0)
             _keep(self._documents_slowest, (round(float(seconds), 3), doc_id, uri, pages, state))
+
+    def asked_source(self, requests: Counter[str]) -> None:
+        """Adds the driver's own requests to the source: of listing and of probing."""
+        with self._lock:
+            self.requests.update({f"source_{kind}": count for kind, count in requests.items()})
 
     def failed(self, failure: Failure) -> None:
         with self._lock:

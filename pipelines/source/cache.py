@@ -13,17 +13,19 @@ import os
 import secrets
 import shutil
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pipelines.errors import SourceChanged, SourceUnreadable
-from pipelines.source.listing import local_path
-from pipelines.store.objects import SourceFs
+from pipelines.source.listing import bucket_of, is_remote, local_path
+from pipelines.source.remote import RemoteSource
 
 _PARTIAL = ".partial-"
 _YOUNG_S = 60.0  # a partial file is begun before it is locked; its transfer touches it all the time
@@ -49,8 +51,9 @@ class DocumentCache:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._limit = int(limit_gib * (1 << 30))
         self._fetched = 0
-        self.gets = 0  # transfers that this process began
-        self._sources: dict[str, SourceFs] = {}
+        self._lock = threading.Lock()
+        self._local_gets = 0
+        self._sources: dict[str, RemoteSource] = {}
 
     def fetch(self, uri: str, options: Mapping[str, Any]) -> CachedDocument:
         """Streams an object once, hashes it, and keeps it under its digest.
@@ -94,6 +97,15 @@ class DocumentCache:
         finally:
             os.close(held)
 
+    @property
+    def requests(self) -> Counter[str]:
+        """Requests to sources that this process made, by kind."""
+        with self._lock:
+            counted = Counter({"get": self._local_gets} if self._local_gets else {})
+            for source in self._sources.values():
+                counted.update(source.counts)
+            return counted
+
     def budget_path(self, doc_id: str) -> Path:
         """Where the document's allowance of deadlines on this node is counted."""
         return self._directory / doc_id[:2] / f"{doc_id}.budget"
@@ -136,14 +148,15 @@ class DocumentCache:
             finally:
                 path.unlink(missing_ok=True)
 
-    def _transfer(self, uri: str, options: Mapping[str, Any], file: BinaryIO) -> None:
-        self.gets += 1
-        remote = "://" in uri and not uri.startswith("file://")
-        if remote:
-            bucket = "/".join(uri.split("/", 3)[:3])
-            source = self._sources.setdefault(bucket, SourceFs(bucket, options))
-            source.fetch(uri.partition("://")[2], file)
+    def _transfer(self, uri: str, options: Mapping[str, Any], file: BufferedRandom) -> None:
+        if is_remote(uri):
+            with self._lock:
+                if bucket_of(uri) not in self._sources:
+                    self._sources[bucket_of(uri)] = RemoteSource(bucket_of(uri), options)
+            self._sources[bucket_of(uri)].fetch(uri.partition("://")[2], file.name)
             return
+        with self._lock:
+            self._local_gets += 1
         try:
             with open(local_path(uri), "rb") as original:
                 shutil.copyfileobj(original, file, 1 << 20)

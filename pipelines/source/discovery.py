@@ -6,6 +6,7 @@ Invariant: a listing that breaks off raises and marks nothing vanished; only a c
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,8 @@ class Discovery:
             cache = DocumentCache(Path(config.source.cache_dir) if config.source.cache_dir else None, config.source.cache_gib)
             prober = Prober(config, cache, changes.opened)
             planner = Planner(state, changes, self._site.run_id, self._site.fingerprint, config.source.span_pages)
-            listing = batched(discover(self._source, config.source.storage_options, self._summary.skipped))
+            requests: Counter[str] = Counter()
+            listing = batched(discover(self._source, config.source.storage_options, self._summary.skipped, requests))
             try:
                 yield from planner.plan(listing, prober.probe_all)
                 below = prefix_of(self._source)
@@ -48,6 +50,7 @@ class Discovery:
             finally:
                 self._summary.listed.update({str(verdict): count for verdict, count in changes.counts.items() if count})
                 prober.close()
+                self._summary.asked_source(requests + cache.requests)
                 state.close()
 
     def _vanished(self, changes: ChangeDetector, below: str) -> Iterator[Planned]:

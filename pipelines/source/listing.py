@@ -7,28 +7,24 @@ raises; it never ends early without a word.
 
 from __future__ import annotations
 
-import csv
-import glob
-import io
 import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipelines.errors import ConfigError, SourceUnreachable
-from pipelines.store.objects import ObjectInfo, SourceFs
+from pipelines.errors import SourceUnreachable
+from pipelines.source.manifest import is_manifest, manifest_uris
+from pipelines.source.pattern import Pattern, is_pattern
+from pipelines.source.remote import ObjectInfo, RemoteSource
 
 OUTPUT_MARK = "pagemill.json"
 _DROPPINGS = frozenset({".DS_Store", "Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini", "_SUCCESS"})
-_MANIFESTS = (".parquet", ".csv", ".txt", ".list")
-_URI_COLUMNS = ("uri", "url", "path")
-_GLOB_SIGNS = frozenset("*?[")
 
 BATCH = pa.schema(
     [
@@ -38,28 +34,34 @@ BATCH = pa.schema(
 )  # fmt: skip
 
 
-def discover(source: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[ObjectInfo]:
-    """Every object of a source; what is left out is counted in `skipped` by reason.
+def discover(
+    source: str, options: Mapping[str, Any], skipped: Counter[str], requests: Counter[str] | None = None
+) -> Iterator[ObjectInfo]:
+    """Every object of a source; what is left out is counted in `skipped` by reason, requests in `requests` by kind.
 
     Raises:
         SourceUnreachable: there is no such source, or its listing broke off.
         ConfigError: a manifest without a column of URIs.
     """
-    if _is_remote(source):
-        yield from _remote(source, options, skipped)
+    if is_remote(source):
+        remote = RemoteSource(source, options)
+        try:
+            yield from _remote(source, remote, options, skipped)
+        finally:
+            if requests is not None:
+                requests.update(remote.counts)
         return
     path = os.path.abspath(local_path(source))
     if os.path.isdir(path):
-        yield from _walk(path, skipped)
+        yield from _walk(path, skipped, None)
     elif os.path.lexists(path):
-        if path.lower().endswith(_MANIFESTS):
-            yield from _manifest(path, options)
+        if is_manifest(path):
+            yield from _named_by(path, path, options, requests)
         else:
             yield local_info(path)
-    elif _GLOB_SIGNS & set(source):
-        for found in glob.iglob(path, recursive=True, include_hidden=True):
-            if not os.path.isdir(found) and not _dropped(os.path.basename(found), skipped):
-                yield local_info(found)
+    elif is_pattern(source):
+        pattern = Pattern.parse(path)
+        yield from _walk(pattern.root or "/", skipped, pattern)
     else:
         raise SourceUnreachable(f"{source}: there is no such file or folder")
 
@@ -74,8 +76,8 @@ def batched(listing: Iterable[ObjectInfo], size: int = 10_000) -> Iterator[pa.Ta
 
 def prefix_of(source: str) -> str | None:
     """The prefix of all URIs that a complete listing of this source decides about; None: it names objects one by one."""
-    if _is_remote(source):
-        return None if _GLOB_SIGNS & set(source) or source.lower().endswith(_MANIFESTS) else source.rstrip("/") + "/"
+    if is_remote(source):
+        return None if is_pattern(source) or is_manifest(source) else source.rstrip("/") + "/"
     path = os.path.abspath(local_path(source))
     return local_uri(path).rstrip("/") + "/" if os.path.isdir(path) else None
 
@@ -105,27 +107,30 @@ def local_info(path: str) -> ObjectInfo:
     return ObjectInfo(local_uri(path), found.st_size, None, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
-def _walk(root: str, skipped: Counter[str]) -> Iterator[ObjectInfo]:
-    folders = [root]
+def _walk(root: str, skipped: Counter[str], pattern: Pattern | None) -> Iterator[ObjectInfo]:
+    folders: list[tuple[str, tuple[str, ...]]] = [(root, ())]  # with the names that lead there from the root
     while folders:
-        folder = folders.pop()
+        folder, names = folders.pop()
         try:
             with os.scandir(folder) as entries:
                 found = list(entries)
         except OSError as error:
+            if names and isinstance(error, FileNotFoundError):
+                continue  # removed since its parent was read: nothing is in it
             raise SourceUnreachable(f"{local_uri(folder)}: {error.strerror}") from error
         if any(entry.name == OUTPUT_MARK for entry in found):
             skipped["pagemill_output"] += 1
             continue
         for entry in found:
+            here = (*names, entry.name)
             if entry.is_dir(follow_symlinks=False):
                 if entry.name.startswith("."):
                     skipped["dot_folder"] += 1
-                else:
-                    folders.append(entry.path)
+                elif pattern is None or pattern.may_hold(here):
+                    folders.append((entry.path, here))
             elif entry.is_symlink() and os.path.isdir(entry.path):
                 skipped["link_to_folder"] += 1
-            elif not _dropped(entry.name, skipped):
+            elif (pattern is None or pattern.matches(here)) and not _dropped(entry.name, skipped):
                 if (not entry.is_symlink() and not entry.is_file()) or (entry.is_symlink() and _is_special(entry.path)):
                     skipped["not_a_file"] += 1
                 else:
@@ -149,75 +154,92 @@ def _dropped(name: str, skipped: Counter[str]) -> bool:
 # -- remote -----------------------------------------------------------------------------------------------------------
 
 
-def _is_remote(source: str) -> bool:
+def is_remote(source: str) -> bool:
     return "://" in source and not source.startswith("file://")
 
 
-def _remote(source: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[ObjectInfo]:
-    fs = SourceFs(source, options)
-    if _GLOB_SIGNS & set(fs.path):
-        yield from fs.glob(fs.path)
+def _remote(source: str, remote: RemoteSource, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[ObjectInfo]:
+    if is_pattern(remote.path):
+        pattern = Pattern.parse(remote.path)
+        yield from _walk_remote(remote, pattern.root, skipped, pattern)
         return
-    single = fs.info(fs.path) if "/" in fs.path else None
-    if single is not None:
-        if fs.path.lower().endswith(_MANIFESTS):
-            yield from _manifest(source, options)
-        else:
-            yield single
-        return
-    outputs: set[str] = set()
-    for info in fs.listing():
-        folder, _, name = info.uri.rpartition("/")
-        below = folder.removeprefix(source.rstrip("/"))
-        if name == "":
+    single = remote.info(remote.path) if "/" in remote.path else None
+    if single is None:
+        yield from _walk_remote(remote, remote.path, skipped, None)
+    elif is_manifest(remote.path):
+        with remote.opened(remote.path) as copy:
+            yield from _named_by(source, copy, options, remote.counts)
+    else:
+        yield single
+
+
+def _walk_remote(remote: RemoteSource, root: str, skipped: Counter[str], pattern: Pattern | None) -> Iterator[ObjectInfo]:
+    start = root.rstrip("/") + "/" if root else ""
+    folders, seen = [start], False
+    while folders:
+        folder = folders.pop()
+        inner: list[str] = []
+        for page in remote.pages(folder):
+            seen = seen or bool(page.folders or page.objects)
+            if any(info.uri.endswith(f"/{OUTPUT_MARK}") for info in page.objects):
+                skipped["pagemill_output"] += 1
+                inner.clear()
+                break
+            for name in page.folders:
+                names = _names(name, start)
+                if names[-1].startswith("."):
+                    skipped["dot_folder"] += 1
+                elif pattern is None or pattern.may_hold(names):
+                    inner.append(name)
+            yield from _kept(page.objects, f"{remote.scheme}://{start}", skipped, pattern)
+        folders += inner
+    if not seen and not remote.is_container():
+        raise SourceUnreachable(f"{remote.scheme}://{root}: there is no such object or folder")
+
+
+def _kept(objects: list[ObjectInfo], start: str, skipped: Counter[str], pattern: Pattern | None) -> Iterator[ObjectInfo]:
+    for info in objects:
+        if info.uri.endswith("/") and not info.size:
             skipped["folder_key"] += 1
-        elif any(part.startswith(".") for part in below.split("/")):
-            skipped["dot_folder"] += 1
-        elif name == OUTPUT_MARK:
-            outputs.add(folder)
-            skipped["pagemill_output"] += 1
-        elif outputs and any(info.uri.startswith(output + "/") for output in outputs):
             continue
-        elif not _dropped(name, skipped):
+        names = _names(info.uri, start)
+        if (pattern is None or pattern.matches(names)) and not _dropped(names[-1], skipped):
             yield info
+
+
+def _names(path: str, start: str) -> tuple[str, ...]:
+    """The names that lead to a path from where the walk began."""
+    return tuple(path.removeprefix(start).removesuffix("/").split("/"))
 
 
 # -- manifests --------------------------------------------------------------------------------------------------------
 
+_AT_ONCE = 16  # remote objects that are looked at together: a HEAD takes some 20 ms, a manifest may name a million
+_CHUNK = 256
 
-def _manifest(manifest: str, options: Mapping[str, Any]) -> Iterator[ObjectInfo]:
-    fs = SourceFs(manifest, options)
+
+def _named_by(manifest: str, copy: str, options: Mapping[str, Any], requests: Counter[str] | None) -> Iterator[ObjectInfo]:
+    """The objects that a manifest names; `copy`: its bytes on this machine."""
     base = manifest.rpartition("/")[0]
-    for uri in _manifest_uris(manifest, fs):
-        full = uri if "://" in uri or uri.startswith("/") else f"{base}/{uri}"
-        if _is_remote(full):
-            remote = SourceFs(full, options)
-            yield remote.info(remote.path) or ObjectInfo(full, None)
-        else:
-            yield local_info(os.path.abspath(local_path(full)))
+    uris = (uri if "://" in uri or uri.startswith("/") else f"{base}/{uri}" for uri in manifest_uris(manifest, copy))
+    buckets: dict[str, RemoteSource] = {}
+
+    def look(uri: str) -> ObjectInfo:
+        if not is_remote(uri):
+            return local_info(os.path.abspath(local_path(uri)))
+        return buckets[bucket_of(uri)].info(uri.partition("://")[2]) or ObjectInfo(uri, None)
+
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="look") as threads:
+        while some := list(islice(uris, _CHUNK)):
+            for uri in filter(is_remote, some):
+                if bucket_of(uri) not in buckets:
+                    buckets[bucket_of(uri)] = RemoteSource(bucket_of(uri), options)
+            yield from threads.map(look, some)
+    if requests is not None:
+        for bucket in buckets.values():
+            requests.update(bucket.counts)
 
 
-def _manifest_uris(manifest: str, fs: SourceFs) -> Iterator[str]:
-    content = io.BytesIO()
-    fs.fetch(fs.path, content)
-    content.seek(0)
-    if manifest.lower().endswith(".parquet"):
-        file = pq.ParquetFile(content)
-        column = _uri_column(manifest, file.schema_arrow.names)
-        for batch in file.iter_batches(columns=[column]):
-            yield from (value for value in batch.column(0).to_pylist() if value)
-        return
-    text = io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    if manifest.lower().endswith(".csv"):
-        rows = csv.DictReader(text)
-        column = _uri_column(manifest, list(rows.fieldnames or []))
-        yield from (row[column] for row in rows if row[column])
-        return
-    yield from (line for line in (raw.strip("\r\n") for raw in text) if line and not line.startswith("#"))
-
-
-def _uri_column(manifest: str, names: list[str]) -> str:
-    for name in _URI_COLUMNS:
-        if name in names:
-            return name
-    raise ConfigError(f"{manifest}: a manifest needs a column named uri, url or path; it has {', '.join(names)}")
+def bucket_of(uri: str) -> str:
+    """Scheme and bucket (or host) of a remote URI."""
+    return "/".join(uri.split("/", 3)[:3])

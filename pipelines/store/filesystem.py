@@ -1,0 +1,126 @@
+"""What both ends of a run share: requests that are counted, bounded in time and retried a bounded number of times, file
+systems by URI, and files that appear whole. The only importer of fsspec.
+
+Invariant: what an answer means (absent, forbidden, exists) is passed on at once; only the lack of an answer is retried.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from pipelines.errors import ConfigError, StoreUnavailable
+
+T = TypeVar("T")
+
+_FIRST_WAIT_S = 0.1
+_LONGEST_WAIT_S = 8.0
+TEMPORARY = ".pagemill-tmp-"  # how a file that is not whole yet begins its name
+
+
+class Counting:
+    """Requests made, by kind: get, put, head, list, delete, and those that were retried."""
+
+    def __init__(self, retries: int) -> None:
+        self.counts: Counter[str] = Counter()
+        self._retries = retries
+        self._lock = threading.Lock()
+
+    def count(self, kind: str) -> None:
+        with self._lock:
+            self.counts[kind] += 1
+
+    def retrying(self, kind: str, what: str, request: Callable[[], T]) -> T:
+        """Runs a request until it answers; what an answer means (absent, forbidden, exists) is passed on at once.
+
+        Raises:
+            StoreUnavailable: after `retries` more tries.
+        """
+        wait = _FIRST_WAIT_S
+        for attempt in range(self._retries + 1):
+            self.count(kind)
+            try:
+                return request()
+            except (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError):
+                raise
+            except Exception as error:  # connection resets, time-outs, 5xx, each library with classes of its own
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+                    raise StoreUnavailable(f"{what}: {error}") from error
+                if attempt == self._retries:
+                    raise StoreUnavailable(f"{what}: {type(error).__name__}: {error} (after {attempt + 1} tries)") from error
+                self.count("retried")
+                time.sleep(wait * random.uniform(0.5, 1.0))
+                wait = min(wait * 2, _LONGEST_WAIT_S)
+        raise AssertionError("unreachable")
+
+
+def open_filesystem(uri: str, options: Mapping[str, Any], timeout_s: float) -> tuple[Any, str]:
+    """(None, absolute path) for a local URI, else (fsspec file system, path without trailing slash).
+
+    Raises:
+        ConfigError: a scheme that no installed package knows.
+    """
+    if "://" not in uri or uri.startswith("file://"):
+        return None, os.path.abspath(uri.removeprefix("file://"))
+    import fsspec
+
+    settings = dict(options)
+    if uri.startswith(("s3://", "s3a://")):
+        # retries are ours, counted and with jitter; botocore's own would multiply them
+        config = {"retries": {"total_max_attempts": 1}, "read_timeout": timeout_s, "connect_timeout": min(10, timeout_s)}
+        settings = {"config_kwargs": config, "use_listings_cache": False, "skip_instance_cache": True} | settings
+        if "AWS_ENDPOINT_URL" in os.environ:
+            settings.setdefault("endpoint_url", os.environ["AWS_ENDPOINT_URL"])
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri, **settings)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{uri}: {error}") from error
+    if hasattr(filesystem, "retries"):
+        filesystem.retries = 1  # s3fs has a loop of its own
+    return filesystem, path.rstrip("/")
+
+
+def write_local(path: str, data: bytes, publish: Callable[[str, str], None]) -> None:
+    """A temporary file in the same directory, fsync, its final name by `publish`, fsync of the directory."""
+    directory = os.path.dirname(path)
+    _make_directory(directory)
+    temporary = os.path.join(directory, f"{TEMPORARY}{secrets.token_hex(8)}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        publish(temporary, path)
+        _sync_directory(directory)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def link_new(temporary: str, path: str) -> None:
+    """The final name, only if nobody has it: `link` is atomic where a check followed by an open is not."""
+    os.link(temporary, path)
+
+
+def _make_directory(directory: str) -> None:
+    """With its parents, each entry on the disk before anything is written below it."""
+    if not os.path.isdir(directory):
+        parent = os.path.dirname(directory)
+        _make_directory(parent)
+        os.makedirs(directory, exist_ok=True)
+        _sync_directory(parent)
+
+
+def _sync_directory(directory: str) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
