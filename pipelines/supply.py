@@ -1,7 +1,8 @@
 """The supply: spans on their way from planning to the graphs that read them, in blocks of up to N pages.
 
 Invariant: bounded, so planning waits when reading is slower; `stop` ends it at once for both sides (a drain: what was
-taken finishes, what was not stays in the ledger as pending and is planned again by the next run).
+taken finishes, what was not stays in the ledger as pending and is planned again by the next run). The first blocks are
+small, so that a run shows its first page early however slow its reader is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections import deque
 from collections.abc import Iterable
 
 from pipelines.schema import Span
-from pipelines.source.spans import blocks
 
 _MOST_SPANS = 2000  # waiting; 16,000 pages of a long document, some hundred kB
 _LINGER_S = 0.2  # how long a short block waits for more short documents before it goes
@@ -23,6 +23,7 @@ class Supply:
 
     def __init__(self, block_pages: int) -> None:
         self._block_pages = block_pages
+        self._next_pages = 1  # of the next block: 1, 2, 4 ... up to `block_pages`
         self._spans: deque[Span] = deque()
         self._changed = threading.Condition(threading.RLock())  # a signal handler may interrupt its own thread inside
         self._closed = False
@@ -87,17 +88,25 @@ class Supply:
         pages = 0
         for span in self._spans:
             pages += len(span.pages)
-            if pages >= self._block_pages:
+            if pages >= self._next_pages:
                 return True
         return False
 
     def _cut(self, most_blocks: int) -> list[list[Span]]:
         cut: list[list[Span]] = []
-        for block in blocks(list(self._spans), self._block_pages):
-            if len(cut) == most_blocks:
-                break
-            cut.append(block)
-        for _ in range(sum(map(len, cut))):
-            self._spans.popleft()
+        while self._spans and len(cut) < most_blocks:
+            cut.append(self._cut_block())
+            self._next_pages = min(self._block_pages, 2 * self._next_pages)
         self._changed.notify_all()
         return cut
+
+    def _cut_block(self) -> list[Span]:
+        """The next block, at most `_next_pages` pages; what is left of a span that was cut waits in front."""
+        block: list[Span] = []
+        room = self._next_pages
+        while self._spans and (room >= len(self._spans[0].pages) or not block):
+            first, *rest = self._spans.popleft().cut(room)
+            self._spans.extendleft(reversed(rest))
+            block.append(first)
+            room -= len(first.pages)
+        return block

@@ -28,6 +28,7 @@ class Committer:
         self._queue: list[tuple[Sequence[Record], Callable[[], None] | None]] = []
         self._wake = threading.Condition()
         self._appending = False
+        self._flushing = 0  # threads that wait for the queue to be empty: no pause between commits then
         self._closing = False
         self._error: BaseException | None = None
         self.commits = 0
@@ -43,8 +44,13 @@ class Committer:
     def flush(self) -> None:
         """Waits until everything added so far, and whatever its callbacks added, is committed."""
         with self._wake:
-            while (self._queue or self._appending) and self._error is None:
-                self._wake.wait()
+            self._flushing += 1
+            self._wake.notify_all()
+            try:
+                while (self._queue or self._appending) and self._error is None:
+                    self._wake.wait()
+            finally:
+                self._flushing -= 1
             self._raise()
 
     def idle(self) -> bool:
@@ -81,8 +87,8 @@ class Committer:
                 with self._wake:
                     self._appending = False
                     self._wake.notify_all()
-                    if not self._closing and self._every_s:
-                        self._wake.wait_for(lambda: self._closing, timeout=self._every_s)
+                    if self._every_s:
+                        self._wake.wait_for(lambda: self._closing or self._flushing > 0, timeout=self._every_s)
         except BaseException as error:  # the thread's end must be seen by whoever waits for it
             with self._wake:
                 self._error, self._appending = error, False
