@@ -88,6 +88,19 @@ class PaddleOcrVlConfig(_Section):
     top_p: float | None = Field(gt=0, le=1, json_schema_extra=FINGERPRINTED)
     repetition_penalty: float | None = Field(gt=0, json_schema_extra=FINGERPRINTED)
     max_new_tokens: int = Field(gt=0, json_schema_extra=FINGERPRINTED)
+    prompt_label: Literal["ocr", "formula", "table", "chart", "seal", "spotting"] = Field(json_schema_extra=FINGERPRINTED)
+    markdown_ignore_labels: list[str]
+    format_block_content: bool
+    prettify_markdown: bool
+    show_formula_number: bool
+    merge_tables: bool
+    relevel_titles: bool
+    concatenate_pages: bool
+
+    def whole_page(self) -> PaddleOcrVlConfig:
+        """What holds when a page is one region: it is read, even if it is a chart or a seal."""
+        read = {f"use_{self.prompt_label}_recognition": True} if self.prompt_label in ("chart", "seal") else {}
+        return self.model_copy(update=read)
 
 
 class AssembleConfig(_Section):

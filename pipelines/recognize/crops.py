@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipelines.config import PaddleOcrVlConfig
-from pipelines.recognize import budgets, figures
+from pipelines.recognize import figures
 from pipelines.recognize.base import Crop, Sampling, Task
 from pipelines.recognize.merging import IntBox
+from pipelines.recognize.pack import MAX_ASPECT
 from pipelines.recognize.plan import PROMPTS, Ask, make_plan
 from pipelines.schema import Pixels, RasterPage, Region
 
@@ -34,6 +35,10 @@ def plan_crops(page: RasterPage, regions: Sequence[Region], options: PaddleOcrVl
         pixels = picture(page.pixels, ask, regions, options)
         if not options.strict_parity and blank(pixels):
             continue
+        pixels = padded(pixels)
+        if options.strict_parity:
+            pixels = jpeg_coded(pixels)
+        pixels = np.ascontiguousarray(pixels)
         crops.append(
             Crop(ask.regions, pixels, ask.task, PROMPTS[ask.task], ask.min_pixels, ask.max_pixels, sampling(ask.task, options))
         )
@@ -51,7 +56,7 @@ def sampling(task: Task, options: PaddleOcrVlConfig) -> Sampling:
 
 
 def picture(page: Pixels, ask: Ask, regions: Sequence[Region], options: PaddleOcrVlConfig) -> Pixels:
-    """(height, width, 3) uint8 RGB, C-contiguous: what one question shows."""
+    """(height, width, 3) uint8 RGB: what one question shows, before it is padded."""
     outlines = options.layout_shape_mode != "rect"
     parts = [cut(page, box, regions[i].polygon if outlines else ()) for i, box in zip(ask.regions, ask.boxes, strict=True)]
     crop = stacked(parts, ask.aligns)
@@ -61,8 +66,7 @@ def picture(page: Pixels, ask: Ask, regions: Sequence[Region], options: PaddleOc
         crop = trimmed(crop)
     elif ask.task == "spotting":
         crop = doubled(crop)
-    crop = budgets.padded(crop)
-    return np.ascontiguousarray(jpeg_coded(crop) if options.strict_parity else crop)
+    return crop
 
 
 def cut(page: Pixels, box: IntBox, polygon: Sequence[tuple[float, float]] = ()) -> Pixels:
@@ -120,6 +124,18 @@ def doubled(crop: Pixels) -> Pixels:
     if high >= _SMALL or wide >= _SMALL:
         return crop
     return np.asarray(Image.fromarray(crop).resize((wide * 2, high * 2), Image.Resampling.LANCZOS))
+
+
+def padded(crop: Pixels) -> Pixels:
+    """A crop with white added to its shorter side until the model accepts it."""
+    high, wide = crop.shape[:2]
+    least = -(-max(high, wide) // (MAX_ASPECT - 1))  # one below the limit: rounding to 28 pixels must not cross it
+    if min(high, wide) >= least:
+        return crop
+    out = np.full((max(high, least), max(wide, least), 3), 255, np.uint8)
+    top, left = (out.shape[0] - high) // 2, (out.shape[1] - wide) // 2
+    out[top : top + high, left : left + wide] = crop
+    return out
 
 
 def blank(crop: Pixels) -> bool:

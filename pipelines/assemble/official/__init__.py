@@ -1,0 +1,1 @@
+"""Results in the form that the official PaddleOCR-VL pipeline gives them, beside our own."""
