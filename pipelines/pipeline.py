@@ -11,6 +11,7 @@ the run (a dead graph, a signal, a foreign claim) leaves nothing that the next r
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections import deque
 
@@ -21,7 +22,7 @@ from pipelines.errors import ClusterLost, StoreUnavailable
 from pipelines.observe.summary import Summary
 from pipelines.schema import PageError, Span
 from pipelines.source.discovery import Discovery
-from pipelines.stages import STAGES, Chain, Lost, Outcome, Site, begin, failed_pages
+from pipelines.stages import FETCH, STAGES, Chain, Lost, Outcome, Site, begin, failed_pages
 from pipelines.store.commit import Committer
 from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
@@ -85,6 +86,9 @@ class Run:
         try:
             for planned in self._discovery.plan():
                 self._books.opened(planned)
+                if planned.gone is not None:
+                    self._give_up([Lost(span, planned.gone) for span in planned.spans])
+                    continue
                 if not self._supply.put(planned.spans):
                     return
             self._summary.planning_done = True
@@ -100,6 +104,8 @@ class Run:
         while (taken := self._supply.take(1)) is not None:
             self._received(chain.run(begin(taken[0])))
             self._raise_fatal()
+        for span in self._second_chance():
+            self._received(chain.run(begin([span])))
         self._give_up(self._lost)
 
     def _read_through_ray(self) -> None:
@@ -112,8 +118,7 @@ class Run:
                 self._check_progress()
                 feed = self._new_feed(session.workers * _BLOCKS_AHEAD * self._site.config.source.span_pages)
                 suspects += self._one_graph(feed, self._supply, session.workers)
-            suspects += [lost.span for lost in self._lost]
-            self._lost = []
+            suspects += self._second_chance()
             if suspects and not self.drained:
                 self._read_apart(suspects)
 
@@ -154,6 +159,22 @@ class Run:
                 error = PageError("WORKER_LOST", "read", "the page ended its worker each time it was read, alone too")
                 self._books.received(self._writer.write([failed_pages(span, error)]))
         self._give_up(self._lost)
+
+    def _second_chance(self) -> list[Span]:
+        """What was lost, to be run once more; where a URI no longer has the bytes, from another one that has them."""
+        lost, self._lost = self._lost, []
+        fetched = [entry for entry in lost if entry.error.stage == FETCH]
+        again = [entry.span for entry in lost if entry.error.stage != FETCH]
+        if fetched:
+            self._committer.flush()
+            copies = self._discovery.copies(sorted({entry.span.doc_id for entry in fetched}))
+            for entry in fetched:
+                others = [uri for uri in copies.get(entry.span.doc_id, ()) if uri != entry.span.uri]
+                if others:
+                    again.append(dataclasses.replace(entry.span, uri=others[0]))
+                else:
+                    self._give_up([entry])
+        return again
 
     def _give_up(self, lost: list[Lost]) -> None:
         """Pages that no part could be written for, twice: a store that fails ends the run, anything else fails the pages."""

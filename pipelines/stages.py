@@ -23,6 +23,7 @@ from pipelines.store.objects import ObjectStore
 from pipelines.store.parts import PartWriter
 
 Works = list[SpanWork]
+FETCH = "fetch"  # the stage that an error names when a document's bytes could not be had
 STAGES = ("rasterize", "layout", "recognize", "assemble", "write")  # in the order in which data passes through them
 
 
@@ -102,14 +103,17 @@ class Chain:
         assert self._writer is not None
         outcome = Outcome()
         try:
-            works = self.through(works, outcome.seconds)
+            works, outcome.lost = _had(self.through(works, outcome.seconds))
+            if not works:
+                return outcome
             started = time.perf_counter()
             outcome.receipts = self._writer.write(works)
             _observe(outcome, works)
             outcome.seconds["write"] = time.perf_counter() - started
         except Exception as error:  # the driver runs these spans again, apart, and names the error if it stays
-            outcome.lost = [Lost(work.span, named_error(error)) for work in works]
-        outcome.requests += self.requests()
+            outcome.lost += [Lost(work.span, named_error(error)) for work in works]
+        finally:
+            outcome.requests += self.requests()
         return outcome
 
     def requests(self) -> Counter[str]:
@@ -129,6 +133,18 @@ def _observe(outcome: Outcome, works: Works) -> None:
     sure = [(found, page.doc_id, page.page_index, uri) for page, uri in pages if (found := certainty(page)) is not None]
     outcome.doubtful = min(sure, default=None)
     outcome.quality = quality_of(works)
+
+
+def _had(works: Works) -> tuple[Works, list[Lost]]:
+    """Works whose document's bytes could be had, and the others: the driver knows whether another URI has them."""
+    there, lost = [], []
+    for work in works:
+        error = work.pages[0].error
+        if error is not None and error.stage == FETCH:
+            lost.append(Lost(work.span, error))
+        else:
+            there.append(work)
+    return there, lost
 
 
 def failed_pages(span: Span, error: PageError) -> SpanWork:
@@ -162,7 +178,7 @@ def _rasterize(site: Site, cache: DocumentCache) -> Callable[[Works], Works]:
                 return stage.rasterize(work, path, budget)
         except PagemillError as error:
             for page in work.pages:
-                page.error = PageError(error.code, "fetch", str(error))
+                page.error = PageError(error.code, FETCH, str(error))
             return work
 
     return lambda works: [one(work) for work in works]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.config import load
+from pipelines.ingest import Ended, ingest
 from tests.s3server import KEYS, S3, serving
 
 ROOT = Path(__file__).parent.parent
@@ -75,3 +77,13 @@ class Driver:
 @pytest.fixture
 def driver(ray_address: str, tmp_path: Path) -> Driver:
     return Driver(ray_address, tmp_path / "cache")
+
+
+def inline(source: Path | str, output: Path | str, **settings: object) -> Ended:
+    """One job in this process, without Ray and without engines: for what planning and the ledger do."""
+    defaults: dict[str, object] = {
+        "recognize.engine": "echo", "layout.engine": "none", "raster.dpi": 36, "raster.engine": "pypdfium2",
+        "store.commit_every_s": 0, "source.cache_dir": f"{output}-cache",
+    }  # fmt: skip
+    given = {key.replace("__", "."): value for key, value in settings.items()}
+    return ingest(str(source), str(output), load(settings=[f"{k}={v}" for k, v in (defaults | given).items()]), inline=True)

@@ -51,6 +51,18 @@ class Candidate:
         }  # fmt: skip
 
 
+@dataclass(slots=True, frozen=True)
+class Stranded:
+    """A document with an unfinished revision that no URI holds any more."""
+
+    doc_id: str
+    revision: int
+    uri: str  # one that held it
+    page_count: int
+    format: str
+    replaced: bool  # another document took its place; False: the object is gone
+
+
 _SETUP = """
 CREATE TABLE known AS SELECT * EXCLUDE (history, "at", run_id, number) FROM source_latest;
 CREATE TABLE doc_state AS
@@ -62,6 +74,7 @@ LEFT JOIN document_all d ON d.doc_id = r.doc_id AND d.revision = r.revision
 LEFT JOIN document_latest l ON l.doc_id = r.doc_id
 GROUP BY r.doc_id;
 CREATE TABLE listed (uri VARCHAR);
+CREATE TABLE replaced (uri VARCHAR);
 """
 
 _CLASSIFY = """
@@ -79,6 +92,20 @@ SELECT b.uri, b.size, b.etag, b.mtime_ns, b.ctime_ns, b.inode,
     WHEN d.doc_id IS NULL THEN 'retry'
     ELSE 'done' END AS verdict
 FROM batch b LEFT JOIN known k ON k.uri = b.uri LEFT JOIN doc_state d ON d.doc_id = k.doc_id
+"""
+
+# open revisions of documents that no URI holds any more: each one that did has vanished or holds other bytes
+_STRANDED = """
+SELECT d.doc_id, d.open_revision, max(k.uri) AS uri, max(k.page_count) AS page_count, max(k.format) AS format,
+       bool_or(x.uri IS NOT NULL) AS replaced
+FROM doc_state d JOIN known k ON k.doc_id = d.doc_id
+LEFT JOIN replaced x ON x.uri = k.uri
+LEFT JOIN listed l ON l.uri = k.uri
+WHERE d.open_revision IS NOT NULL
+GROUP BY d.doc_id, d.open_revision
+HAVING bool_and(k.presence = 'vanished' OR x.uri IS NOT NULL
+                OR ($below IS NOT NULL AND starts_with(k.uri, $below) AND l.uri IS NULL))
+ORDER BY d.doc_id
 """
 
 
@@ -101,6 +128,7 @@ class ChangeDetector:
         self._con.execute("INSERT INTO listed SELECT uri FROM batch")
         found = self._con.execute(f"CREATE OR REPLACE TEMP TABLE judged AS {_CLASSIFY}; SELECT verdict, count(*), "
                                   "sum(size)::BIGINT FROM judged GROUP BY verdict").fetchall()  # fmt: skip
+        self._con.execute("INSERT INTO replaced SELECT uri FROM judged WHERE verdict = 'changed' AND doc_id IS NOT NULL")
         for verdict, count, size in found:
             self.counts[Verdict(verdict)] += count
             self.listed_bytes += size or 0
@@ -112,7 +140,7 @@ class ChangeDetector:
 
     def vanished(self, below: str) -> Iterator[dict[str, object]]:
         """Known objects below a prefix that a complete listing did not name, as columns of a source record."""
-        cursor = self._con.execute(
+        cursor = self._con.cursor().execute(
             "SELECT k.* EXCLUDE (presence, error_code, error_message) FROM known k ANTI JOIN listed l ON l.uri = k.uri "
             "WHERE k.presence = 'present' AND starts_with(k.uri, ?)", [below]
         )  # fmt: skip
@@ -121,12 +149,20 @@ class ChangeDetector:
             for values in batch:
                 yield dict(zip(names, values, strict=True))
 
+    def stranded(self, below: str | None) -> list[Stranded]:
+        """Documents with an unfinished revision whose bytes are gone.
+
+        Args:
+            below: the prefix of which the listing was complete, if any.
+        """
+        return [Stranded(*row) for row in self._con.execute(_STRANDED, {"below": below}).fetchall()]
+
     def document(self, doc_id: str) -> tuple[int, int | None, int, int | None] | None:
         """(newest revision, open revision, retryable, page count) of a document that the ledger knows."""
-        row = self._con.execute(
-            "SELECT newest, open_revision, retryable, page_count FROM doc_state WHERE doc_id = ?", [doc_id]
-        ).fetchone()
-        return None if row is None else (row[0], row[1], row[2], row[3])
+        found = "SELECT newest, open_revision, retryable, page_count FROM doc_state WHERE doc_id = ?"
+        # to the last row: a result that is not finished blocks the connection (DuckDB 2)
+        rows = self._con.execute(found, [doc_id]).fetchall()
+        return None if not rows else (rows[0][0], rows[0][1], rows[0][2], rows[0][3])
 
     def opened(self, doc_id: str) -> Probe | None:
         """What opening a document told when another URI brought it, or None."""

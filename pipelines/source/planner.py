@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from pipelines.errors import MAX_TRIES, by_code, is_transient
-from pipelines.schema import Span
-from pipelines.source.changes import Candidate, ChangeDetector, Verdict
+from pipelines.errors import MAX_TRIES, SourceChanged, SourceUnreadable, by_code, is_transient
+from pipelines.schema import PageError, Span
+from pipelines.source.changes import Candidate, ChangeDetector, Stranded, Verdict
 from pipelines.source.probing import Probed
 from pipelines.store.records import Record, record
 from pipelines.store.state import LedgerState
@@ -48,6 +48,7 @@ class Planned:
     records: list[Record]
     revision: Revision | None = None
     spans: list[Span] = field(default_factory=list)
+    gone: PageError | None = None  # the spans cannot be read any more: their pages end with this
 
 
 @dataclass(slots=True, frozen=True)
@@ -144,6 +145,17 @@ class Planner:
             ),
         ]  # fmt: skip
 
+    # -- documents whose bytes are gone --------------------------------------------------------------------------------
+
+    def stranded(self, below: str | None) -> Iterator[Planned]:
+        """Unfinished revisions that nobody can finish; `below`: as of `ChangeDetector.stranded`. Called after `plan`."""
+        for lost in self._changes.stranded(below):
+            if not self._first_time(lost.doc_id):
+                continue  # another URI brought its bytes in this run
+            document = _Document(lost.doc_id, lost.uri, lost.format, lost.page_count, ())
+            for _, revision, spans, records in self._remaining([document]):
+                yield Planned(records, revision, spans, _gone(lost))
+
     # -- what a known document still needs -----------------------------------------------------------------------------
 
     def _remaining(self, documents: list[_Document]) -> Iterator[tuple[_Document, Revision, list[Span], list[Record]]]:
@@ -209,3 +221,9 @@ class Planner:
             return False
         self._planned.add(half)
         return True
+
+
+def _gone(lost: Stranded) -> PageError:
+    if lost.replaced:
+        return PageError(SourceChanged.code, "fetch", f"{lost.uri} holds another document since this one was planned")
+    return PageError(SourceUnreadable.code, "fetch", f"{lost.uri} vanished before this page was read")

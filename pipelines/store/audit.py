@@ -133,14 +133,14 @@ def _equation(output: Output, result: AuditResult) -> None:
 
 def _open_pages(output: Output, doc_id: str) -> int:
     """Pages of a later revision that is under way and not read yet."""
-    row = output.con.execute(
+    rows = output.con.execute(
         """SELECT sum(len(r.pages))::BIGINT - (SELECT count(*) FROM revision_page p
                ANTI JOIN document_all d ON d.doc_id = p.doc_id AND d.revision = p.revision WHERE p.doc_id = $1)
            FROM revision_opened r ANTI JOIN document_all d ON d.doc_id = r.doc_id AND d.revision = r.revision
            WHERE r.doc_id = $1""",
         [doc_id],
-    ).fetchone()
-    return int(row[0] or 0) if row else 0
+    ).fetchall()
+    return int(rows[0][0] or 0) if rows else 0
 
 
 def _parts(output: Output, result: AuditResult) -> None:
@@ -183,4 +183,4 @@ def _markdown(output: Output, result: AuditResult) -> None:
 
 
 def _one(con: Any, sql: str) -> int:
-    return int(con.execute(sql).fetchone()[0])
+    return int(con.execute(sql).fetchall()[0][0])
