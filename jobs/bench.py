@@ -16,9 +16,10 @@ from jobs.benches.base import Figures, write_json
 from jobs.benches.first_page import first_page
 from jobs.benches.memory import memory
 from jobs.benches.overhead import overhead
+from jobs.benches.planning import planning
 from jobs.common import run_app
 
-BENCHES: tuple[Callable[..., Figures], ...] = (overhead, first_page, memory)
+BENCHES: tuple[Callable[..., Figures], ...] = (overhead, first_page, memory, planning)
 
 
 def bench_app() -> typer.Typer:

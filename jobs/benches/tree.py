@@ -10,7 +10,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psutil
@@ -24,6 +24,7 @@ class Usage:
 
     wall_s: float = 0.0
     cpu_s: float = 0.0  # user and system of all processes seen; those that lived between two looks are missed
+    cpu_by_name: dict[str, float] = field(default_factory=dict)  # the same by command, largest first
     peak_mib: float = 0.0
     at_peak: dict[str, float] = field(default_factory=dict)  # MiB by command, largest first
     exit_code: int = 0
@@ -53,22 +54,30 @@ def run(command: Sequence[str], *, every_s: float = 0.5, memory: bool = True, en
 
 
 def _watch(pid: int, every_s: float, memory: bool, usage: Usage, stop: threading.Event) -> None:
-    spent: dict[tuple[int, float], float] = {}
+    spent: dict[tuple[int, float], tuple[str, float]] = {}
     while True:
         tree = family(pid)
         for process in tree:
             try:
                 times = process.cpu_times()
-                spent[process.pid, process.create_time()] = times.user + times.system
+                spent[process.pid, process.create_time()] = _name(process), times.user + times.system
             except psutil.Error:
                 continue
-        usage.cpu_s = sum(spent.values())
+        usage.cpu_by_name = _summed(spent.values())
+        usage.cpu_s = sum(usage.cpu_by_name.values())
         if memory:
             by_name = memory_mib(tree)
             if (total := sum(by_name.values())) > usage.peak_mib:
                 usage.peak_mib, usage.at_peak = total, by_name
         if stop.wait(every_s):
             return
+
+
+def _summed(named: Iterable[tuple[str, float]]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for name, value in named:
+        sums[name] = sums.get(name, 0.0) + value
+    return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
 
 def family(pid: int) -> list[psutil.Process]:
