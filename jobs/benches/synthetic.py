@@ -47,14 +47,13 @@ def doc_id(number: int) -> str:
 
 
 def write_ledger(
-    output: str,
-    archive: Archive,
-    known: int,
-    documents_per_commit: int = 5000,
-    merge_every: int = 100,
-    progress: Callable[[int], None] = lambda _: None,
+    output: str, archive: Archive, known: int, gone: int = 0, documents_per_commit: int = 5000, merge_every: int = 100
 ) -> int:
-    """A ledger in which the first `known` documents are read; the number of its commits."""  # fmt: skip
+    """A ledger in which the first `known` documents are read, and `gone` more that the archive no longer lists.
+
+    Returns:
+        The number of its commits.
+    """
     store = ObjectStore(output)
     store.put(MARK, json.dumps({"format": FORMAT_VERSION, "lanes": 1}).encode())
     number = 0

@@ -66,12 +66,17 @@ def discover(
         raise SourceUnreachable(f"{source}: there is no such file or folder")
 
 
-def batched(listing: Iterable[ObjectInfo], size: int = 10_000) -> Iterator[pa.Table]:
-    """Tables of schema `BATCH`."""
-    remaining = iter(listing)
+_FIRST_BATCH = 1_000  # one answer of an object store: reading begins with it
+_LARGEST_BATCH = 100_000  # each costs a pass over all known objects: against 990,000 of them 10 passes take 2 s, 100 take 9 s
+
+
+def batched(listing: Iterable[ObjectInfo]) -> Iterator[pa.Table]:
+    """Tables of schema `BATCH`, the first ones small."""
+    remaining, size = iter(listing), _FIRST_BATCH
     while some := list(islice(remaining, size)):
         columns = {name: [getattr(info, name) for info in some] for name in BATCH.names}
         yield pa.table(columns, schema=BATCH)
+        size = min(2 * size, _LARGEST_BATCH)
 
 
 def prefix_of(source: str) -> str | None:

@@ -31,6 +31,9 @@ from pipelines.store.segments import Segment, commit_key, encode, merge, newest_
 
 log = logging.getLogger("pagemill.ledger")
 
+# all that the fence asks for: a segment of millions of records is opened in a fraction of the time that all columns take
+_OF_CLAIMS = ["number", "kind", "claim", "at", "run_id", "host", "boot_id", "pid_namespace", "pid", "process_start"]
+
 
 @dataclass(slots=True, frozen=True)
 class LedgerFile:
@@ -84,7 +87,7 @@ class Ledger:
         if path is None:
             path = self._copy(key, data)
         try:
-            claims = pq.read_table(path, filters=pc.field("kind").isin(["claim", "release"])).to_pylist()
+            claims = pq.read_table(path, columns=_OF_CLAIMS, filters=pc.field("kind").isin(["claim", "release"])).to_pylist()
         except (pa.ArrowInvalid, OSError) as error:
             raise DamagedOutput(f"{key} is not a ledger file: {error}") from error
         file = LedgerFile(segment.first, segment.last, path)
