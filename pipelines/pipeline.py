@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections import deque
 
 from pipelines.assemble.finalize import Finalizer
@@ -124,14 +125,15 @@ class Run:
 
     def _one_graph(self, feed: Feed, supply: Supply, workers: int, retries: int | None = None) -> list[Span]:
         """Runs a graph to its end, or to its death; returns what was fed and did not come back."""
-        from pipelines.cluster.graph import GraphDied, run_graph
+        from pipelines.cluster.graph import GraphDied, pools, run_graph
 
         feeding = threading.Thread(target=_feed, args=(supply, feed), name="feed", daemon=True)
         feeding.start()
         self._summary.graphs += 1
         self._barren += 1
+        started, held = time.monotonic(), dict[str, float]()
         try:
-            for outcome in run_graph(self._site, feed.folder, workers, retries=retries):
+            for outcome in run_graph(self._site, feed.folder, workers, held, retries=retries):
                 self._barren = 0
                 self._received(outcome, feed)
                 self._raise_fatal()
@@ -140,6 +142,7 @@ class Run:
         finally:
             feed.end()
             feeding.join()
+            self._summary.graph_ended(pools(self._site.config.ray), workers, time.monotonic() - started, held)
         return feed.outstanding()
 
     def _read_apart(self, suspects: list[Span]) -> None:

@@ -52,6 +52,7 @@ class Outcome:
     receipts: list[SpanReceipt] = field(default_factory=list)
     lost: list[Lost] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    idle: Counter[str] = field(default_factory=Counter)  # by pool of actors: seconds between two calls
     requests: Counter[str] = field(default_factory=Counter)
     slowest: tuple[float, str, int, str] | None = None  # (seconds, doc_id, page, uri) of the slowest page
     doubtful: tuple[float, str, int, str] | None = None  # (certainty 0..1, ...) of the page read least surely

@@ -21,6 +21,19 @@ class SlowReader(EchoReader):
         return super().read(page, regions)
 
 
+class StuckReader(EchoReader):
+    """Reads its first page at once and takes minutes for every other."""
+
+    name = "stuck"
+    _read = 0
+
+    def read(self, page: RasterPage, regions: list[Region]) -> Reading:
+        self._read += 1
+        if self._read > 1:
+            time.sleep(300)
+        return super().read(page, regions)
+
+
 class PoisonReader(EchoReader):
     """Ends its process, as a bug in native code would, on a page that says POISON."""
 

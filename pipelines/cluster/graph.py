@@ -19,7 +19,8 @@ import ray
 from ray.data.block import BlockMetadata
 
 from pipelines.cluster.feed import PLAN, decode_spans, read_feed
-from pipelines.config import RayConfig
+from pipelines.cluster.ray_private import watch_backpressure
+from pipelines.config import Config, RayConfig
 from pipelines.schema import SpanWork
 from pipelines.stages import STAGES, Chain, Lost, Outcome, Site, begin, named_error
 from pipelines.store.objects import ObjectStore
@@ -58,13 +59,14 @@ class Pool:
 
     def __init__(self, names: Sequence[str], site: Site) -> None:
         self._chain = Chain(names, site)
+        self._name = pool_name(names)
         self._first, self._last = names[0] == STAGES[0], names[-1] == STAGES[-1]
         self._idle_since: float | None = None
 
     def __call__(self, table: pa.Table) -> pa.Table:
         starved = 0.0 if self._idle_since is None else time.perf_counter() - self._idle_since
         outcome = self._work(self._decode(table))
-        outcome.seconds["starved"] = outcome.seconds.get("starved", 0.0) + starved
+        outcome.idle[self._name] += starved  # type: ignore[assignment]
         self._idle_since = time.perf_counter()
         return pa.table({"payload": pa.array([pickle.dumps(outcome, protocol=5)], pa.large_binary())})
 
@@ -81,8 +83,9 @@ class Pool:
                 outcome.seconds[stage] = outcome.seconds.get(stage, 0.0) + spent
             outcome.lost += before.lost
             outcome.requests += before.requests
+            outcome.idle += before.idle
             return outcome
-        passing = _Passing(lost=before.lost, seconds=before.seconds, requests=before.requests)
+        passing = _Passing(lost=before.lost, seconds=before.seconds, requests=before.requests, idle=before.idle)
         try:
             passing.works = self._chain.through(before.works, passing.seconds)
         except Exception as error:  # goes on as lost: the driver decides
@@ -98,14 +101,28 @@ class _Passing(Outcome):
     works: list[SpanWork] = field(default_factory=list)
 
 
-def run_graph(site: Site, folder: str, workers: int, *, retries: int | None = None) -> Iterator[Outcome]:
+def pools(config: RayConfig) -> list[str]:
+    """The names of a graph's pools of actors, in order."""
+    return [pool_name(names) for names in (FUSED if config.fuse else APART)]
+
+
+def pool_name(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+def run_graph(site: Site, folder: str, workers: int, held: dict[str, float], *, retries: int | None = None) -> Iterator[Outcome]:
     """Runs what the feed in `folder` yields, until it ends; outcomes come in completion order.
+
+    Args:
+        held: grows, when the graph ends, by the seconds during which each pool was held back by what follows it.
 
     Raises:
         GraphDied
     """
     config = site.config.ray
-    _settings(config)
+    context = _settings(site.config)
+    names_of_pools = pools(config)
+    held_by_number = watch_backpressure(context, len(names_of_pools))
     rows = ray.data.read_datasource(_PlanSource(site, folder), override_num_blocks=1, num_cpus=0)
     # max_restarts and max_task_retries have no named parameter in 2.60, and it warns of what it will remove in 2.64
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
@@ -129,11 +146,15 @@ def run_graph(site: Site, folder: str, workers: int, *, retries: int | None = No
         ray.exceptions.RayError,
         ray.data.exceptions.UserCodeException,
         ray.data.exceptions.SystemException,
+        ray.data.exceptions.ExecutionTimeoutError,
     ) as error:
         raise GraphDied(f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}") from error
+    finally:
+        held.update({names_of_pools[number]: seconds for number, seconds in held_by_number.items()})
 
 
-def _settings(config: RayConfig) -> None:
+def _settings(whole: Config) -> ray.data.DataContext:
+    config = whole.ray
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # every yielded block goes on at once (ray.md section 5)
@@ -141,3 +162,7 @@ def _settings(config: RayConfig) -> None:
     context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
         object_store_memory=config.object_store_mib << 20
     )
+    # a hang in native code of a reader ends the graph; half an hour more than the slowest honest block may take
+    slowest_page_s = whole.raster.deadline_s + whole.recognize.deadline_s
+    context.execution_no_progress_timeout_s = 1800 + whole.source.span_pages * slowest_page_s
+    return context

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +22,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a Futur
 import ray
 import ray.data  # configures its logger when it is imported
 
+from pipelines.cluster.ray_private import own_signals
 from pipelines.config import RayConfig
 from pipelines.errors import ConfigError
 
@@ -43,7 +42,7 @@ class Session:
         self._diverted.enter_context(_native_stderr_in_file())
         _quiet()
         if not ray.is_initialized():
-            with _own_signals():
+            with own_signals():
                 self._start()
             self._ours = True
         if self._config.workers is None:
@@ -123,17 +122,3 @@ def start_local(cpus: int, object_store_mib: int) -> tuple[str, Callable[[], Non
         object_store_memory=object_store_mib * _MIB,
     )
     return str(info.address_info["gcs_address"]), ray.shutdown
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Puts the driver's handlers back: `ray.init` installs one for SIGTERM that ends the process at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -10,7 +10,7 @@ import heapq
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,6 +39,21 @@ class Failure:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+@dataclass(slots=True)
+class Pool:
+    """A pool of actors. Seconds are summed over its workers; what is left of `present` is start-up and the run's end."""
+
+    present: float = 0.0  # workers times the time for which their graph ran
+    idle: float = 0.0  # between two calls
+    held: float = 0.0  # for which Ray held the pool back because what follows was not fast enough
+
+    def shares(self, busy: dict[str, float]) -> dict[str, float]:
+        """Shares of `present`: of each stage, `starved` (waiting for input), `blocked` (waiting for room behind it)."""
+        blocked = min(self.idle, self.held)
+        spent = {**busy, "starved": self.idle - blocked, "blocked": blocked}
+        return {name: round(seconds / self.present, 4) if self.present else 0.0 for name, seconds in spent.items()}
+
+
 @dataclass
 class Summary:
     """Counters of one run. All methods may be called from any thread."""
@@ -61,7 +76,7 @@ class Summary:
     planned_pages: int = 0
     planning_done: bool = False
     stage_seconds: Counter[str] = field(default_factory=Counter)  # summed over workers
-    idle: Counter[str] = field(default_factory=Counter)  # starved, blocked: seconds summed over workers
+    pools: dict[str, Pool] = field(default_factory=dict)  # of actors, by the stages that they hold
     workers: int = 0
     requests: Counter[str] = field(default_factory=Counter)  # get, put ... of all processes; source_get ... of SOURCE
     graphs: int = 0  # 1 unless one died
@@ -100,8 +115,9 @@ class Summary:
     def worked(self, outcome: Outcome) -> None:
         """Adds what one call of a chain did."""
         with self._lock:
-            for stage, spent in outcome.seconds.items():
-                (self.idle if stage in ("starved", "blocked") else self.stage_seconds)[stage] += spent  # type: ignore[assignment]
+            self.stage_seconds.update(outcome.seconds)
+            for name, seconds in outcome.idle.items():
+                self.pools.setdefault(name, Pool()).idle += seconds
             self.requests.update(outcome.requests)
             self.quality.merge(outcome.quality)
             self._document_seconds.update(outcome.document_seconds)
@@ -119,6 +135,19 @@ class Summary:
             seconds = self._document_seconds.pop(doc_id, 0)
             _keep(self._documents_slowest, (round(float(seconds), 3), doc_id, uri, pages, state))
 
+    def graph_ended(self, pools: Sequence[str], workers: int, seconds: float, held: Mapping[str, float]) -> None:
+        """Adds the time for which a graph's pools were there.
+
+        Args:
+            held: by pool, the seconds for which Ray held it back.
+        """
+        with self._lock:
+            self.pools = {name: self.pools.get(name) or Pool() for name in (*pools, *self.pools)}  # in the order of the flow
+            for name in pools:
+                pool = self.pools[name]
+                pool.present += workers * seconds
+                pool.held += workers * held.get(name, 0.0)
+
     def asked_source(self, requests: Counter[str]) -> None:
         """Adds the driver's own requests to the source: of listing and of probing."""
         with self._lock:
@@ -131,11 +160,19 @@ class Summary:
             else:
                 self.failures_left_out += 1
 
+    def _pool(self, name: str, pool: Pool) -> dict[str, Any]:
+        busy = {stage: float(self.stage_seconds[stage]) for stage in name.split(", ") if stage in self.stage_seconds}
+        return {"stages": name.split(", "), "worker_seconds": round(pool.present, 3), "shares": pool.shares(busy)}
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, without the lock; times in seconds, `started` and `ended` as UTC epoch seconds."""
         with self._lock:
             shown = {name: value for name, value in vars(self).items() if not name.startswith("_") and name != "sampler"}
             shown = {name: dict(value) if isinstance(value, Counter) else value for name, value in shown.items()}
+            shown["pools"] = [self._pool(name, pool) for name, pool in self.pools.items()]
+            blocked = sum(min(pool.idle, pool.held) for pool in self.pools.values())
+            idle = sum(pool.idle for pool in self.pools.values())
+            shown["idle"] = {"starved": round(idle - blocked, 3), "blocked": round(blocked, 3)}
             shown["failures"] = [failure.as_dict() for failure in self.failures]
             shown["quality"] = self.quality.as_dict()
             shown["slowest"] = [

@@ -142,11 +142,9 @@ def test_a_signal_drains_commits_and_leaves_the_rest_to_the_next_run(
 ) -> None:
     output = str(tmp_path / "out")
     process = driver.start(str(source), output, settings=SLOW)
-    until = time.monotonic() + 90
-    while not list(Path(output).glob("pages/*.parquet")) and time.monotonic() < until:
-        time.sleep(0.1)
+    wait_for(lambda: list(Path(output).glob("pages/*.parquet")), process, "the first part")
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=200)
     assert process.returncode == 7, out
     first = pagemill.read(output, "pages").num_rows
     assert 0 < first < PAGES
@@ -156,3 +154,62 @@ def test_a_signal_drains_commits_and_leaves_the_rest_to_the_next_run(
     code, out = driver.run(str(source), output, settings=SLOW)
     assert code == 0
     assert "nothing to do" in out
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], what: str) -> None:
+    until = time.monotonic() + 200
+    while not condition():
+        if process.poll() is not None or time.monotonic() > until:
+            process.kill()
+            pytest.fail(f"{what} did not come about:\n{process.communicate()[0]}")
+        time.sleep(0.05)
+
+
+@pytest.mark.timeout(600)
+def test_a_second_signal_stops_at_once_and_loses_nothing_that_was_committed(
+    driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path
+) -> None:
+    output = str(tmp_path / "out")
+    process = driver.start(str(source), output, settings=SLOW | {"recognize.engine": "tests.readers:StuckReader"})
+    wait_for(lambda: list(Path(output).glob("pages/*.parquet")), process, "the first part")
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=5)  # it drains: what is under way would take minutes
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 7, out
+    assert "second signal" in out
+    code, out = driver.run(str(source), output, settings=SLOW)
+    assert code == 0, out
+    assert pagemill.read(output, "pages").num_rows == PAGES
+
+
+@pytest.mark.timeout(600)
+def test_a_signal_while_ray_starts_is_a_drain_too(driver: Driver, source: Path, tmp_path: Path) -> None:
+    output = str(tmp_path / "out")
+    process = driver.start(str(source), output, settings=SLOW | {"ray.address": "null"})
+    wait_for(lambda: list(Path(output).glob("ledger/0/00000002.parquet")), process, "the plan")
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 7, out
+    (report,) = Path(output).glob("runs/*/report.json")
+    assert json.loads(report.read_text())["status"] == "interrupted"
+
+
+@pytest.mark.timeout(600)
+def test_the_same_whatever_the_parallelism(driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
+    """P5, with a pool for each stage and images that cross Ray; and P8's shares."""
+    output = str(tmp_path / "out")
+    settings: dict[str, object] = {"ray.fuse": "false", "ray.workers": 1, "source.span_pages": 3, "ray.worker_cpus": 0.4}
+    code, out = driver.run(str(source), output, settings=SLOW | settings)
+    assert code == 0, out
+    assert read_pages(output).equals(undisturbed)
+    (path,) = Path(output).glob("runs/*/report.json")
+    report = json.loads(path.read_text())
+    assert [pool["stages"] for pool in report["pools"]] == [["rasterize"], ["layout"], ["recognize"], ["assemble", "write"]]
+    for pool in report["pools"]:
+        assert {"starved", "blocked"} < set(pool["shares"])
+        assert all(0 <= share <= 1 for share in pool["shares"].values())
+        assert sum(pool["shares"].values()) <= 1.01
+    read = report["pools"][2]
+    assert read["shares"]["recognize"] * read["worker_seconds"] >= 0.25 * PAGES * 0.99

@@ -1,0 +1,64 @@
+"""What pagemill uses of Ray's private API, which may change with any minor version: hence `ray==2.60.*`.
+
+Invariant: nothing here decides what is read or committed; without it a run would give the same pages, a worse report, and
+a signal during start-up would end it at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray._private.utils
+from ray.data import DataContext
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """`ray.init` within it leaves the driver's handlers for SIGINT and SIGTERM in place.
+
+    Ray sets one for SIGTERM that ends the process before it connects, and one in native code that aborts it while it does;
+    the first is prevented, the second replaced when `ray.init` is done: some milliseconds remain in which SIGTERM kills.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    setter = ray._private.utils.set_sigterm_handler
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ray._private.utils.set_sigterm_handler = lambda _: None
+    try:
+        yield
+    finally:
+        ray._private.utils.set_sigterm_handler = setter
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def watch_backpressure(context: DataContext, pools: int) -> dict[int, float]:
+    """Makes the executions of a context add up, for each of its last `pools` operators, the seconds during which Ray held
+    back its input or its output because what follows is not fast enough.
+    """
+    held: dict[int, float] = defaultdict(float)
+
+    class Watch(ExecutionCallback):
+        def __init__(self) -> None:
+            self._last = time.perf_counter()
+
+        def before_execution_starts(self, executor: Any) -> None:
+            self._last = time.perf_counter()
+
+        def on_execution_step(self, executor: Any) -> None:
+            now = time.perf_counter()
+            for number, operator in enumerate(list(executor._topology)[-pools:]):
+                if operator._in_task_output_backpressure or operator._in_task_submission_backpressure:
+                    held[number] += now - self._last
+            self._last = now
+
+    context.custom_execution_callback_classes = [Watch]
+    return held
