@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 import pagemill
+from pipelines.cluster.feed import Feed
 from pipelines.errors import ExitCode
 from pipelines.ingest import Ended
 from pipelines.pipeline import Run
+from pipelines.stages import Outcome
 from pipelines.store.audit import audit
 from tests.builders import archive, text_pdf
 from tests.conftest import inline
@@ -93,14 +95,14 @@ def test_another_source_into_the_same_output_marks_nothing_vanished(tmp_path: Pa
 
 
 def interrupted(source: Path, output: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> Ended:
-    """A run that drains itself after so many outcomes."""
+    """A run that drains itself after so many pages."""
     with monkeypatch.context() as patch:
-        received, seen = Run._received, []
+        received, seen = Run._received, list[int]()
 
-        def counted(run: Run, outcome: object, feed: object = None) -> None:
-            received(run, outcome, feed)  # type: ignore[arg-type]
-            seen.append(1)
-            if len(seen) == after:
+        def counted(run: Run, outcome: Outcome, feed: Feed | None = None) -> None:
+            received(run, outcome, feed)
+            seen.extend(page for receipt in outcome.receipts for page in receipt.pages)
+            if len(seen) >= after:
                 run.drain()
 
         patch.setattr(Run, "_received", counted)
@@ -112,7 +114,7 @@ def interrupted(source: Path, output: Path, monkeypatch: pytest.MonkeyPatch, aft
 
 def test_bytes_that_changed_in_the_middle_end_what_was_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, output = archive(tmp_path / "in", {"a": 8}), tmp_path / "out"
-    interrupted(source, output, monkeypatch, 2)
+    interrupted(source, output, monkeypatch, 4)
     assert audit(str(output)).pending == 4
     text_pdf(source / "a.pdf", 1, "another")
     ended = inline(source, output)
@@ -128,7 +130,7 @@ def test_bytes_that_changed_in_the_middle_end_what_was_not_read(tmp_path: Path, 
 
 def test_an_object_that_vanished_in_the_middle_does_not_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, output = archive(tmp_path / "in", {"a": 8}), tmp_path / "out"
-    interrupted(source, output, monkeypatch, 2)
+    interrupted(source, output, monkeypatch, 4)
     (source / "a.pdf").unlink()
     assert inline(source, output).exit_code == ExitCode.SOME_FAILED
     assert pages(output) == {"a.pdf": ["ok"] * 4 + ["SOURCE_UNREADABLE"] * 4}
@@ -139,7 +141,7 @@ def test_an_object_that_vanished_in_the_middle_does_not_stay_open(tmp_path: Path
 
 def test_a_copy_elsewhere_finishes_what_another_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, output = archive(tmp_path / "in", {"a": 8}), tmp_path / "out"
-    interrupted(source, output, monkeypatch, 2)
+    interrupted(source, output, monkeypatch, 4)
     os.rename(source / "a.pdf", source / "moved.pdf")
     assert inline(source, output).exit_code == ExitCode.OK
     assert pages(output) == {"a.pdf": ["ok"] * 8}
