@@ -65,7 +65,7 @@ def _engines(config: Config) -> str:
     from pipelines.layout.detect import load_engine
     from pipelines.recognize.read import load_reader
 
-    layout, reader = load_engine(config.layout, 1), load_reader(config.recognize)
+    layout, reader = load_engine(config), load_reader(config.recognize)
     return f"layout {layout.name} ({layout.weights[:8] or '-'}), reader {reader.name} ({reader.weights[:8] or '-'})"
 
 

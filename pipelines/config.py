@@ -46,8 +46,15 @@ class RasterConfig(_Section):
 
 
 class LayoutConfig(_Section):
-    engine: Literal["embedded", "none"] = Field(json_schema_extra=FINGERPRINTED)
+    engine: Literal["embedded", "transformers", "paddle", "none"] = Field(json_schema_extra=FINGERPRINTED)
     min_score: float = Field(ge=0, le=1, json_schema_extra=FINGERPRINTED)
+    model_dir: str | None
+    device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(json_schema_extra=FINGERPRINTED)
+    batch_pages: int = Field(ge=1, le=64)
+    memory_gib: float | None = Field(gt=0)
+    threads: int = Field(ge=1)
+    python: str | None
 
 
 class RecognizeConfig(_Section):

@@ -63,7 +63,7 @@ def ingest(source: str, output: str, config: Config, *, inline: bool = False, ta
 
 
 def _engines(config: Config) -> tuple[dict[str, str], dict[str, str]]:
-    layout = load_engine(config.layout, config.recognize.threads)
+    layout = load_engine(config)
     reader = load_reader(config.recognize)
     names = {"raster": config.raster.engine, "layout": layout.name, "recognize": reader.name}
     return names, {"layout": layout.weights, "recognize": reader.weights}

@@ -188,8 +188,7 @@ def _rasterize(site: Site, cache: DocumentCache) -> Callable[[Works], Works]:
 def _layout(site: Site) -> Callable[[Works], Works]:
     from pipelines.layout.detect import DetectLayout
 
-    stage = DetectLayout(site.config.layout, site.config.recognize.threads)
-    return lambda works: [stage.detect(work) for work in works]
+    return DetectLayout(site.config).detect
 
 
 def _recognize(site: Site) -> Callable[[Works], Works]:

