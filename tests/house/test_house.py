@@ -44,7 +44,7 @@ def top_imports(path: Path) -> set[str]:
 
 def test_ray_is_known_in_one_room() -> None:
     users = {str(path.relative_to(ROOT)) for path in MODULES if "ray" in top_imports(path)}
-    assert users <= {"pipelines/pipeline.py", "pipelines/cluster/graph.py", "pipelines/cluster/session.py"}
+    assert all(user == "pipelines/pipeline.py" or user.startswith("pipelines/cluster/") for user in users), users
 
 
 @pytest.mark.parametrize("library", sorted(HEAVY - {"cv2", "fitz", "torch", "vllm", "paddle", "onnxruntime"}))
