@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import load
+from pipelines.config import Config, load
 from pipelines.ingest import Ended, ingest
 from tests.s3server import KEYS, S3, serving
 
@@ -79,11 +79,16 @@ def driver(ray_address: str, tmp_path: Path) -> Driver:
     return Driver(ray_address, tmp_path / "cache")
 
 
-def inline(source: Path | str, output: Path | str, **settings: object) -> Ended:
-    """One job in this process, without Ray and without engines: for what planning and the ledger do."""
+def inline_config(output: Path | str, **settings: object) -> Config:
+    """A job without engines, for what planning and the ledger do; `source__span_pages=3` sets source.span_pages."""
     defaults: dict[str, object] = {
         "recognize.engine": "echo", "layout.engine": "none", "raster.dpi": 36, "raster.engine": "pypdfium2",
         "store.commit_every_s": 0, "source.cache_dir": f"{output}-cache",
     }  # fmt: skip
     given = {key.replace("__", "."): value for key, value in settings.items()}
-    return ingest(str(source), str(output), load(settings=[f"{k}={v}" for k, v in (defaults | given).items()]), inline=True)
+    return load(settings=[f"{key}={value}" for key, value in (defaults | given).items()])
+
+
+def inline(source: Path | str, output: Path | str, **settings: object) -> Ended:
+    """One such job in this process, without Ray."""
+    return ingest(str(source), str(output), inline_config(output, **settings), inline=True)

@@ -94,6 +94,8 @@ class IsolatedRasterizer:
         return self._child.pid if self._child else None
 
     def _ask(self, request: dict[str, Any], deadline_s: float) -> dict[str, Any]:
+        if self._child is not None and self._child.poll() is not None:
+            self.close()  # it ended between two calls (the kernel's OOM killer): no fault of what is asked now
         if self._child is None:
             self._start()
         assert self._connection is not None
