@@ -5,12 +5,13 @@ from __future__ import annotations
 import typer
 
 from jobs.audit import audit
-from jobs.common import Conf, Settings, run_app
+from jobs.common import run_app
+from jobs.config import app as config_app
 from jobs.doctor import doctor
 from jobs.ingest import ingest
 from jobs.plan import plan
-from jobs.status import show, status
-from pipelines.config import load
+from jobs.show import show
+from jobs.status import status
 
 app = typer.Typer(
     add_completion=False,
@@ -21,19 +22,7 @@ app = typer.Typer(
 for command in (ingest, plan, audit, status, show, doctor):
     app.command()(command)
 
-config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
-
-
-@config_app.callback()
-def _config() -> None:
-    """Keeps `show` a subcommand while it is alone."""
-
-
-@config_app.command("show")
-def config_show(conf: Conf = None, settings: Settings = None) -> None:
-    """The configuration as a run would see it, secrets left out."""
-    print(load(conf or [], settings or []).as_yaml(), end="")
 
 
 def main() -> None:

@@ -16,6 +16,8 @@ from pipelines.errors import PagemillError
 Conf = Annotated[list[str] | None, typer.Option("--conf", help="YAML file over the defaults; may be given more than once")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="section.key=value over the files")]
 
+OutputArgument = Annotated[str, typer.Argument(help="folder or URI of the results")]
+
 
 def guarded(command: Callable[..., None]) -> None:
     """Runs one command as a program."""

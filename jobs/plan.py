@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections import Counter
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
 from jobs.common import Conf, Settings, guarded
 from pipelines.config import load
+from pipelines.source.forecast import Forecast
 
 
 def plan(
@@ -21,59 +19,47 @@ def plan(
     conf: Conf = None,
     settings: Settings = None,
 ) -> None:
-    """What is new, changed or done, and how long it may take; writes nothing."""
-    from pipelines.output import open_store
-    from pipelines.source.cache import DocumentCache
-    from pipelines.source.changes import Candidate, ChangeDetector
-    from pipelines.source.listing import batched, discover
-    from pipelines.source.probing import Prober
-    from pipelines.store.ledger import Ledger
-    from pipelines.store.state import LedgerState
+    """What is new, changed or done, and how long it may take; writes nothing to OUTPUT."""
+    from pipelines.ingest import fingerprint_of
+    from pipelines.output import look_at
+    from pipelines.source.forecast import forecast
 
     config = load(conf or [], settings or [])
-    ledger = Ledger(open_store(output, config.store))
-    ledger.refresh()
-    skipped: Counter[str] = Counter()
-    pages: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(prefix="pagemill-plan-") as scratch:
-        state = LedgerState([file.path for file in ledger.files], Path(scratch))
-        changes = ChangeDetector(state)
-        todo: list[Candidate] = []
-        count = 0
-        for batch in batched(discover(source, config.source.storage_options, skipped)):
-            for candidate in changes.compare(batch):
-                count += 1
-                if probe:
-                    todo.append(candidate)
-        if probe:
-            cache = DocumentCache(Path(config.source.cache_dir) if config.source.cache_dir else None, config.source.cache_gib)
-            prober = Prober(config, cache, changes.opened)
-            for found in prober.probe_all(iter(todo)):
-                pages["pages" if found.probe else f"cannot be opened: {found.error.code if found.error else ''}"] += (
-                    found.probe.page_count if found.probe else 1
-                )
-            prober.close()
-        rate = _last_rate(state)
-        state.close()
-    print("listed   ", ", ".join(f"{number} {verdict}" for verdict, number in changes.counts.items() if number) or "nothing")
-    print("bytes    ", changes.listed_bytes)
-    print("skipped  ", ", ".join(f"{number} {reason}" for reason, number in skipped.items()) or "nothing")
-    for kind, number in pages.items():
-        print(f"probed    {number} {kind}")
-    if not count:
-        print("nothing to do")
-    elif rate and pages["pages"]:
-        print(f"estimate  {pages['pages'] / rate / 60:.1f} minutes at the last run's {rate:.2f} pages/s")
-    else:
-        print("estimate  none: " + ("no earlier run measured a rate" if not rate else "page counts need --probe"))
+    for name, words in lines(forecast(source, look_at(output, config.store), config, fingerprint_of(config), probe)):
+        print(f"{name:10} {words}")
 
 
-def _last_rate(state: object) -> float | None:
-    rows = state.rows(  # type: ignore[attr-defined]
-        "SELECT summary FROM ledger WHERE kind = 'run' ORDER BY number DESC, \"row\" DESC"
-    )
-    rates = (json.loads(summary).get("pages_per_second") for (summary,) in rows)
-    return next((float(rate) for rate in rates if rate), None)
+def lines(found: Forecast) -> list[tuple[str, str]]:
+    """The forecast as a person reads it: a heading and words each."""
+    pages = f"{sum(found.pages.values())} done ({_counted(found.pages)}), {found.pending} pending, {found.again} to try again"
+    shown = [
+        ("listed", f"{_counted(found.listed)}; {found.bytes} bytes, {found.fetch_bytes} of them to fetch"),
+        ("skipped", _counted(found.skipped)),
+        ("documents", f"{sum(found.documents.values())} done ({_counted(found.documents)})"),
+        ("pages", pages),
+        ("unopenable", _counted(found.unopenable) + ("" if found.probed or not found.unseen else ", as far as known")),
+    ]
+    if found.other_fingerprint:
+        shown.append(("", f"{found.other_fingerprint} of them read with another configuration: they count as done"))
+    if found.probed:
+        shown.append(("probed", f"{found.unseen} objects: {found.new_pages} new pages"))
+    shown.append(("estimate", _estimate(found)))
+    return shown
+
+
+def _estimate(found: Forecast) -> str:
+    pages, seconds = found.to_read(), found.seconds()
+    if pages is None:
+        return f"none: the page counts of {found.unseen} objects need --probe"
+    if not pages:
+        return "nothing to read"
+    if seconds is None:
+        return f"none for {pages} pages: no earlier run measured a rate"
+    return f"{seconds / 60:.1f} minutes for {pages} pages at the last run's {found.rate:.2f} pages/s"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items())) or "none"
 
 
 if __name__ == "__main__":

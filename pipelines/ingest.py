@@ -69,6 +69,15 @@ def _engines(config: Config) -> tuple[dict[str, str], dict[str, str]]:
     return names, {"layout": layout.weights, "recognize": reader.weights}
 
 
+def fingerprint_of(config: Config) -> str:
+    """What a run with this configuration would record.
+
+    Raises:
+        ConfigError: an engine is not installed.
+    """
+    return fingerprint(config, _engines(config)[1])
+
+
 def _execute(run: Run, summary: Summary, config: Config, inline: bool) -> ExitCode:
     try:
         with Progress(summary, config.observe.line_every_s), _draining(run):

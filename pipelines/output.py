@@ -38,31 +38,59 @@ def open_output(output: str, config: StoreConfig) -> ObjectStore:
     local = store.local_path("")
     if local is not None and local.exists() and not os.access(local, os.W_OK):
         raise OutputUnwritable(f"{output}: no permission to write")
-    try:
-        check_format(store)
-    except FileNotFoundError:
-        foreign = next((key for key in store.list() if not key.startswith(".pagemill-probe-")), None)
-        if foreign is not None:
-            raise ConfigError(
-                f"{output} is not empty and not a pagemill output (it holds {foreign}); name a new folder"
-            ) from None
-        store.check_writable()
+    is_new = _is_new(store)
+    store.check_writable()
+    if is_new:
         store.put_new(MARK, json.dumps({"format": FORMAT_VERSION, "lanes": 1}).encode())
         check_format(store)
-    else:
-        store.check_writable()
     return store
+
+
+def look_at(output: str, config: StoreConfig) -> ObjectStore:
+    """The same for reading what an output holds, were it nothing yet. Writes nothing.
+
+    Raises:
+        ConfigError
+    """
+    store = open_store(output, config)
+    _is_new(store)
+    return store
+
+
+def _is_new(store: ObjectStore) -> bool:
+    """Whether nothing is there; False: an output of ours.
+
+    Raises:
+        ConfigError: something else.
+    """
+    local = store.local_path("")
+    if local is not None and local.exists() and not local.is_dir():
+        raise ConfigError(f"{store.root} is a file; name a folder")
+    try:
+        check_format(store)
+        return False
+    except (FileNotFoundError, NotADirectoryError):
+        foreign = next((key for key in store.list() if not key.startswith(".pagemill-probe-")), None)
+    if foreign is not None:
+        raise ConfigError(f"{store.root} is not empty and not a pagemill output (it holds {foreign}); name a new folder")
+    return True
 
 
 def check_format(store: ObjectStore) -> None:
     """
     Raises:
-        FileNotFoundError: not an output. ConfigError: a newer major version, or not readable.
+        FileNotFoundError: not an output.
+        ConfigError: a newer major version, or not readable. OutputUnwritable: no permission.
     """
     try:
-        version = str(json.loads(store.get(MARK))["format"])
+        mark = json.loads(store.get(MARK))
+        version, lanes = str(mark["format"]), int(mark.get("lanes", 1))
         newer = int(version.split(".")[0]) > int(FORMAT_VERSION.split(".")[0])
-    except (ValueError, KeyError, TypeError) as error:
+    except PermissionError as error:
+        raise OutputUnwritable(f"{store.root}: no permission to read {MARK}: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{store.root}/{MARK} is damaged: {error}") from None
     if newer:
         raise ConfigError(f"{store.root} has format {version}; this pagemill writes {FORMAT_VERSION}: use a newer one")
+    if lanes != 1:
+        raise ConfigError(f"{store.root} is split into {lanes} lanes; this pagemill reads and writes outputs of one")

@@ -122,3 +122,16 @@ def start_local(cpus: int, object_store_mib: int) -> tuple[str, Callable[[], Non
         object_store_memory=object_store_mib * _MIB,
     )
     return str(info.address_info["gcs_address"]), ray.shutdown
+
+
+def check_cluster(config: RayConfig) -> str:
+    """Starts or joins a cluster as a run would and has it do one task; what it is made of.
+
+    Raises:
+        ConfigError: nothing answers at `ray.address`. Others: Ray's own.
+    """
+    with Session(config):
+        ray.get(ray.remote(num_cpus=0)(os.getpid).remote(), timeout=60)
+        found = ray.cluster_resources()
+        place = "a private cluster" if config.address is None else config.address
+        return f"{place} runs tasks: {found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs, {len(ray.nodes())} nodes"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
@@ -145,29 +146,39 @@ def _open_pages(output: Output, doc_id: str) -> int:
 
 def _parts(output: Output, result: AuditResult) -> None:
     """Every live row is in its part, with that attempt and state; every live part hashes to its name."""
-    live = "SELECT DISTINCT part FROM live_page ORDER BY part"
-    named = [str(row[0]) for row in output.con.execute(live).fetchall()]
+    con = output.con
+    con.execute("CREATE OR REPLACE TABLE live_row AS SELECT part, doc_id, page_index, attempt, state FROM live_page")
+    named = [str(row[0]) for row in con.execute("SELECT DISTINCT part FROM live_row").fetchall()]
+    known = {str(row[0]) for row in con.execute("SELECT DISTINCT part FROM span_page").fetchall()} | set(named)
     result.parts = len(named)
-    known = {str(row[0]) for row in output.con.execute("SELECT DISTINCT part FROM span_page").fetchall()} | set(named)
     result.orphans = sum(1 for key in output.store.list("pages") if key not in known)
-    for part in named:
-        try:
-            data = output.store.get(part)
-        except FileNotFoundError:
-            result.problem(f"{part}: missing")
-            continue
-        if hashlib.sha256(data).hexdigest() not in part:
-            result.problem(f"{part}: its bytes do not hash to its name")
-            continue
-        table = pq.read_table(io.BytesIO(data), columns=["doc_id", "page_index", "attempt", "state", "blocks"]).to_pylist()
-        rows = {(row["doc_id"], row["page_index"], row["attempt"], row["state"]): row["blocks"] or [] for row in table}
-        expected = output.con.execute("SELECT doc_id, page_index, attempt, state FROM live_page WHERE part = ?", [part])
-        for wanted in expected.fetchall():
-            if wanted not in rows:
-                result.problem(f"{part}: page {wanted[1]} of {wanted[0]} is not in it as the ledger says")
-            for image in {block["image"] for block in rows.get(wanted, ()) if block["image"]}:
-                if not output.store.exists(f"{document_folder(wanted[0])}/{image}"):
-                    result.problem(f"image {image} of document {wanted[0]}: missing")
+    rows = con.cursor().execute("SELECT part, doc_id, page_index, attempt, state FROM live_row ORDER BY part")
+    for part, expected in groupby(_each(rows), key=lambda row: str(row[0])):
+        _part(output, part, [row[1:] for row in expected], result)
+
+
+def _each(rows: Any) -> Iterator[tuple[Any, ...]]:
+    while batch := rows.fetchmany(10_000):
+        yield from batch
+
+
+def _part(output: Output, part: str, expected: list[tuple[Any, ...]], result: AuditResult) -> None:
+    try:
+        data = output.store.get(part)
+    except FileNotFoundError:
+        result.problem(f"{part}: missing")
+        return
+    if hashlib.sha256(data).hexdigest() not in part:
+        result.problem(f"{part}: its bytes do not hash to its name")
+        return
+    table = pq.read_table(io.BytesIO(data), columns=["doc_id", "page_index", "attempt", "state", "blocks"]).to_pylist()
+    rows = {(row["doc_id"], row["page_index"], row["attempt"], row["state"]): row["blocks"] or [] for row in table}
+    for wanted in expected:
+        if wanted not in rows:
+            result.problem(f"{part}: page {wanted[1]} of {wanted[0]} is not in it as the ledger says")
+        for image in {block["image"] for block in rows.get(wanted, ()) if block["image"]}:
+            if not output.store.exists(f"{document_folder(wanted[0])}/{image}"):
+                result.problem(f"image {image} of document {wanted[0]}: missing")
 
 
 def _markdown(output: Output, result: AuditResult) -> None:

@@ -20,6 +20,7 @@ from pipelines.output import check_format
 from pipelines.schema import PAGES
 from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
+from pipelines.store.one_document import document_markdown
 from pipelines.store.parts import part_bytes
 from pipelines.store.state import install_views
 
@@ -116,6 +117,14 @@ class Output:
 
     def read_batches(self, what: What, columns: Sequence[str] | None = None, history: bool = False) -> pa.RecordBatchReader:
         return self._relation(what, columns, history).to_arrow_reader(10_000)
+
+    def markdown(self, document: str, page: int | None = None) -> str:
+        """A document's Markdown, or one page's (index from 0), by its id, its URI, or enough of either.
+
+        Raises:
+            ConfigError: none or several match, or there is no such page.
+        """
+        return document_markdown(self.con, self.store, document, page)
 
     def close(self) -> None:
         self.con.close()

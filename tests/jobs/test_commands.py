@@ -1,0 +1,260 @@
+"""The command line: what each command says, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import pagemill
+from jobs.cli import main
+from pipelines.errors import ExitCode
+from tests.builders import archive, pdf_bytes, text_pdf
+from tests.conftest import ROOT, inline
+from tests.s3server import S3
+
+Call = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Runs `pagemill ...` in this process: exit code, and what it printed."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["pagemill", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return run
+
+
+def settings(tmp_path: Path, **more: object) -> list[str]:
+    given = {
+        "recognize.engine": "echo", "layout.engine": "none", "raster.engine": "pypdfium2", "source.cache_dir": tmp_path / "cache",
+    } | {key.replace("__", "."): value for key, value in more.items()}  # fmt: skip
+    return [f"--set={key}={value}" for key, value in given.items()]
+
+
+def words(out: str) -> dict[str, str]:
+    return {line[:10].strip(): line[10:].strip() for line in out.splitlines()}
+
+
+def test_plan_from_nothing_to_nothing_to_do(call: Call, tmp_path: Path) -> None:
+    source, output = archive(tmp_path / "in", {"a": 3, "b": 1}), tmp_path / "out"
+    (source / "web.pdf").write_bytes(b"<html><body>404</body></html>")
+    (source / "copy.pdf").write_bytes((source / "a.pdf").read_bytes())
+    (source / "_SUCCESS").write_bytes(b"")
+    options = settings(tmp_path)
+    code, out = call("plan", source, output, *options)
+    assert code == 0
+    said = words(out)
+    total = sum(path.stat().st_size for path in source.iterdir())
+    assert said["listed"] == f"4 new; {total} bytes, {total} of them to fetch"
+    assert said["skipped"] == "1 dropping"
+    assert "--probe" in said["estimate"]
+    assert not output.exists()
+
+    said = words(call("plan", source, output, "--probe", *options)[1])
+    assert said["probed"] == "4 objects: 4 new pages"  # a copy is counted once
+    assert said["unopenable"] == "1 HTML_PAGE"
+    assert said["estimate"] == "none for 4 pages: no earlier run measured a rate"
+    assert not output.exists()
+
+    assert inline(source, output, source__cache_dir=tmp_path / "cache").exit_code == ExitCode.SOME_FAILED
+    text_pdf(source / "later.pdf", 6)
+    text_pdf(source / "b.pdf", 2, "changed")
+    said = words(call("plan", source, output, "--probe", *options)[1])
+    assert said["listed"].startswith("1 changed, 3 done, 1 new; ")
+    assert said["documents"] == "2 done (1 failed, 1 ok)"
+    assert said["pages"] == "3 done (3 ok), 0 pending, 0 to try again"
+    assert said["unopenable"] == "1 HTML_PAGE"
+    assert "for 8 pages at the last run's" in said["estimate"]
+
+    inline(source, output, source__cache_dir=tmp_path / "cache")
+    said = words(call("plan", source, output, *settings(tmp_path, raster__dpi=72))[1])
+    assert said["estimate"] == "nothing to read"
+    assert said[""] == "11 of them read with another configuration: they count as done"
+
+
+def test_plan_counts_what_is_pending(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.source.test_changes import interrupted
+
+    source, output = archive(tmp_path / "in", {"a": 8}), tmp_path / "out"
+    interrupted(source, output, monkeypatch, 2)
+    pending = 8 - pagemill.read(str(output), "pages").num_rows
+    said = words(call("plan", source, output, *settings(tmp_path))[1])
+    assert f"{pending} pending" in said["pages"]
+    assert f"for {pending} pages" in said["estimate"]
+    assert f"{pending} pages" in words(call("status", output)[1])["pending"]
+    code, out = call("audit", output)
+    assert code == ExitCode.AUDIT_FAILED
+    assert "NOT complete" in out
+
+
+def test_show(call: Call, tmp_path: Path) -> None:
+    source = archive(tmp_path / "in", {"alpha": 3, "beta": 1})
+    (source / "broken.pdf").write_bytes(b"<html></html>")
+    output = tmp_path / "out"
+    inline(source, output)
+    code, out = call("show", output, "alpha.pdf")
+    assert code == 0
+    assert [f"alpha page {n} " in out for n in range(4)] == [True, True, True, False]
+    code, out = call("show", output, "alpha.pdf", "--page", 2)
+    assert [f"alpha page {n} " in out for n in range(4)] == [False, True, False, False]
+    doc_id = next(row["doc_id"] for row in pagemill.read(str(output), "documents").to_pylist() if "beta" in row["uris"][0])
+    assert "Document beta" in call("show", output, doc_id[:9])[1]
+    for arguments, said in (
+        (("alpha.pdf", "--page", 4), "pages are 1 to 3"), (("a.pdf",), "2 documents match"), (("gamma",), "no document matches"),
+        (("broken.pdf",), "HTML_PAGE"), (("alpha.pdf", "--page", 0), "--page"),
+    ):  # fmt: skip
+        code, out = call("show", output, *arguments)
+        assert code == ExitCode.BAD_CONFIG
+        assert said in out
+
+
+def test_audit_with_and_without_the_source(call: Call, tmp_path: Path) -> None:
+    source, output = archive(tmp_path / "in", {"a": 2}), tmp_path / "out"
+    inline(source, output)
+    assert call("audit", output, "--source", source)[0] == 0
+    text_pdf(source / "new.pdf", 1)
+    code, out = call("audit", output, "--source", source)
+    assert code == ExitCode.AUDIT_FAILED
+    assert "new.pdf: listed, but has no source record" in out
+    assert call("audit", output)[0] == 0
+    part = next((output / "pages").iterdir())
+    part.write_bytes(part.read_bytes()[:-1])
+    code, out = call("audit", output)
+    assert code == ExitCode.AUDIT_FAILED
+    assert "do not hash" in out
+
+
+def test_exit_codes_of_what_never_starts(call: Call, tmp_path: Path) -> None:
+    source = archive(tmp_path / "in", {"a": 1})
+    options = settings(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    (tmp_path / "file").write_text("a file")
+    newer, lanes, broken = (tmp_path / name for name in ("newer", "lanes", "broken"))
+    for folder, mark in ((newer, '{"format": "2.0", "lanes": 1}'), (lanes, '{"format": "1.0", "lanes": 4}'), (broken, "{")):
+        folder.mkdir()
+        (folder / "pagemill.json").write_text(mark)
+    for arguments, code, said in (
+        (("ingest", source, tmp_path / "mine", "--inline"), 2, "not empty and not a pagemill output"),
+        (("plan", source, tmp_path / "mine"), 2, "not empty and not a pagemill output"),
+        (("ingest", source, tmp_path / "file", "--inline"), 2, "is a file"),
+        (("ingest", source, newer, "--inline"), 2, "format 2.0"),
+        (("ingest", source, lanes, "--inline"), 2, "4 lanes"),
+        (("ingest", source, broken, "--inline"), 2, "damaged"),
+        (("ingest", source, "/proc/nothing/here", "--inline"), 5, "cannot write"),
+        (("ingest", tmp_path / "nowhere", tmp_path / "o1", "--inline"), 4, "no such file or folder"),
+        (("ingest", "nosuch://bucket/x", tmp_path / "o2", "--inline"), 2, "nosuch"),
+        (("status", tmp_path / "mine"), 2, "not a pagemill output"),
+        (("ingest", source), 2, "Missing argument"),
+    ):
+        given = options if arguments[0] != "status" and len(arguments) > 2 else []
+        ended, out = call(*arguments, *given)
+        assert (ended, said in out) == (code, True), (arguments, out)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_an_older_minor_version_is_read_and_written_on(call: Call, tmp_path: Path) -> None:
+    source, output = archive(tmp_path / "in", {"a": 1}), tmp_path / "out"
+    inline(source, output)
+    (output / "pagemill.json").write_text('{"format": "1.99", "lanes": 1}')
+    text_pdf(source / "b.pdf", 1)
+    assert inline(source, output).exit_code == ExitCode.OK
+
+
+def test_an_output_is_no_source(tmp_path: Path) -> None:
+    source, output = archive(tmp_path / "in", {"a": 1}), tmp_path / "in" / "results"
+    assert inline(source, output, source__cache_dir=tmp_path / "cache").summary.documents == {"ok": 1}
+    again = inline(source, output, source__cache_dir=tmp_path / "cache")
+    assert (again.summary.status, again.summary.skipped) == ("nothing_to_do", {"pagemill_output": 1})
+
+
+def test_a_living_driver_ends_the_second_one(call: Call, tmp_path: Path) -> None:
+    from pipelines.output import open_output
+    from pipelines.store.ledger import Ledger
+    from tests.conftest import inline_config
+
+    source, output = archive(tmp_path / "in", {"a": 1}), tmp_path / "out"
+    ledger = Ledger(open_output(str(output), inline_config(output).store))
+    ledger.claim("first", 60, 0.1)
+    code, out = call("ingest", source, output, "--inline", *settings(tmp_path, claim__stale_after_s=5))
+    assert (code, "is writing this output" in out) == (ExitCode.FENCED, True)
+    code, out = call("ingest", source, output, "--inline", "--take-over", *settings(tmp_path))
+    assert code == 0
+    ledger.close()
+
+
+def test_encrypted_documents(call: Call, tmp_path: Path) -> None:
+    import pymupdf
+
+    source, output = archive(tmp_path / "in", {"a": 1}), tmp_path / "out"
+    document = pymupdf.open("pdf", pdf_bytes(["secret words"]))
+    locked = document.tobytes(encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw="open sesame", owner_pw="own")
+    (source / "locked.pdf").write_bytes(locked)
+    code, out = call("ingest", source, output, "--inline", *settings(tmp_path))
+    assert code == ExitCode.SOME_FAILED
+    assert "ENCRYPTED" in out
+    states = {row["state"] for row in pagemill.read(str(output), "documents").to_pylist()}
+    assert states == {"ok", "encrypted"}
+    other = tmp_path / "other"
+    code, out = call("ingest", source, other, "--inline", *settings(tmp_path), "--set", "source.passwords=[x, open sesame]")
+    assert code == 0
+    assert "secret words" in call("show", other, "locked.pdf")[1]
+    stored = b"".join(path.read_bytes() for path in other.rglob("*") if path.is_file())
+    assert b"sesame" not in stored
+
+
+def test_doctor(call: Call, tmp_path: Path, s3: S3) -> None:
+    options = [*settings(tmp_path), "--no-ray"]
+    code, out = call("doctor", "--output", tmp_path / "out", *options)
+    assert (code, "all is well" in out) == (0, True), out
+    storage = json.dumps(s3.options())
+    code, out = call("doctor", "--output", s3.bucket() + "/out", *options, f"--set=store.storage_options={storage}")
+    assert (code, "refuses to create an object twice" in out) == (0, True), out
+    code, out = call(
+        "doctor",
+        "--output",
+        "s3://no-such-bucket/out",
+        *options,
+        f"--set=store.storage_options={storage}",
+        "--set=store.retries=0",
+    )
+    assert code == ExitCode.UNHEALTHY
+    assert "check endpoint, credentials and bucket" in out
+    code, out = call("doctor", *options, "--set=recognize.engine=no.such:Reader")
+    assert code == ExitCode.UNHEALTHY
+    assert "needs attention: engines" in out
+
+
+def test_doctor_sees_a_store_that_cannot_fence(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.store.objects import ObjectStore
+
+    def careless(store: ObjectStore, key: str, data: bytes) -> bool:
+        store.put(key, data)
+        return True
+
+    monkeypatch.setattr(ObjectStore, "put_new", careless)
+    code, out = call("doctor", "--output", tmp_path / "out", "--no-ray", *settings(tmp_path))
+    assert code == ExitCode.UNHEALTHY
+    assert "does not refuse to create an object twice" in out
+
+
+@pytest.mark.parametrize("job", ["ingest", "plan", "audit", "status", "show", "doctor", "config"])
+def test_each_job_is_a_module_too(job: str) -> None:
+    found = subprocess.run([sys.executable, "-m", f"jobs.{job}", "--help"], cwd=ROOT, text=True, capture_output=True, check=False)
+    assert found.returncode == 0
+    assert "Usage" in found.stdout
