@@ -16,7 +16,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do "$$p" -c '$(GOOD)' 
 export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test test-long chaos corpus lint install lock samples clean
+PADDLE := .venv-paddle
+
+.PHONY: help run test test-long chaos corpus parity lint install lock samples clean
 
 help:
 	@echo "make run        parse the sample documents into $(OUT)"
@@ -24,6 +26,7 @@ help:
 	@echo "make test-long  the tests that take long"
 	@echo "make chaos      kill drivers, workers and actors at random moments, many times"
 	@echo "make corpus     how good the reading is, on every document of a corpus (CORPUS=DIR, else ../shared/corpus)"
+	@echo "make parity     600 generated pages through the official PaddleOCR-VL code and ours, all outputs compared (docs/parity.md)"
 	@echo "make lint       ruff and mypy alone"
 	@echo "make samples    draw the sample documents again"
 	@echo "make lock       resolve requirements.lock again (needs uv)"
@@ -51,6 +54,9 @@ corpus: install
 	$(BIN)/python -m jobs.corpus "$(CORPUS)" "$(OUT)" --expect tests/corpus/expect.yaml \
 	  --engine "$(ENGINE)" --model "$(MODEL)" $(ONLY:%=--only %) $(SET:%=--set %) $(ARGS)
 
+parity: install $(PADDLE)
+	$(BIN)/python -m tests.parity.differential $(PADDLE)/bin/python $(ARGS)
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -72,6 +78,16 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
+# the official packages, apart: their pins of numpy and opencv must not meet those of the rest
+$(PADDLE): $(PADDLE)/.pagemill-installed
+
+$(PADDLE)/.pagemill-installed: tests/parity/requirements.txt
+	@echo "Installing the official packages into $(PADDLE)"
+	@[ -x $(PADDLE)/bin/python ] || "$(PYTHON)" -m venv $(PADDLE)
+	@$(PADDLE)/bin/python -m pip install --quiet -r tests/parity/requirements.txt
+	@$(PADDLE)/bin/python -m pip install --quiet --no-deps paddlex==3.7.2
+	@touch $@
+
 # --no-deps above, because rapid-* ask for opencv-python (libGL) where the headless build serves
 lock:
 	uv pip compile --universal --python-version 3.11 --extra dev --no-emit-index-url \
@@ -81,5 +97,5 @@ samples: install
 	$(BIN)/python samples/make.py
 
 clean:
-	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PADDLE) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

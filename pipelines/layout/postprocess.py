@@ -31,6 +31,7 @@ Rows = npt.NDArray[np.float32]
 _SAME_CLASS, _ANY_CLASS = 0.6, 0.98  # IoU from which a box is suppressed by a better one
 _LANDSCAPE, _PORTRAIT = 0.82, 0.93  # share of the page from which an `image` is taken for the page itself
 _CONTAINED = 0.9
+_BEYOND = 0.5  # of the page: a box reaches so far over its edges at most, which bounds the memory that an outline takes
 
 
 @dataclass(slots=True, frozen=True)
@@ -89,7 +90,8 @@ def postprocess(
     found = np.array(rows, np.float32)
     if found.ndim != 2 or found.shape[1] < 7:
         return []
-    found[:, 2:6] = np.round(found[:, 2:6])
+    around = np.array([width, height, width, height], np.float32)
+    found[:, 2:6] = np.clip(np.round(found[:, 2:6]), -_BEYOND * around, (1 + _BEYOND) * around)
     chosen = np.flatnonzero(np.isfinite(found[:, :7]).all(axis=1) & (found[:, 0] > -1) & (found[:, 0] < len(labels)))
     chosen = chosen[_over_threshold(found[chosen], options.threshold)]
     if options.nms:

@@ -6,6 +6,7 @@ blocks on another, and both again from a stored page. Regions outside the page o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -97,7 +98,9 @@ def pictured(options: PaddleOcrVlConfig) -> set[str]:
 
 def clamped(region: Region, width: int, height: int) -> IntBox:
     """A region's box in whole pixels within the page; empty where it lies outside."""
-    x0, y0, x1, y1 = (int(edge) if edge == edge and abs(edge) < 1e9 else 0 for edge in region.box)
+    if not all(math.isfinite(edge) for edge in region.box):
+        return 0, 0, 0, 0
+    x0, y0, x1, y1 = map(int, region.box)
     x0, x1 = max(0, min(x0, width)), max(0, min(x1, width))
     y0, y1 = max(0, min(y0, height)), max(0, min(y1, height))
     return x0, y0, x1, y1

@@ -62,7 +62,8 @@ def one_page(pages: Sequence[OfficialPage], options: PaddleOcrVlConfig) -> Offic
     if not options.strict_parity:
         pages = [_with_page_in_paths(page, number) for number, page in enumerate(pages)]
     first = pages[0]
-    whole = OfficialPage(first.width, first.height, [block for page in pages for block in page.blocks], layout=first.layout)
+    blocks = [block for page in pages for block in page.blocks]
+    whole = OfficialPage(first.width, first.height, blocks, layout=first.layout, spotted=first.spotted)
     for page in pages:
         whole.figures |= page.figures
     return whole

@@ -135,7 +135,7 @@ def pruned_result(page: OfficialPage, options: PaddleOcrVlConfig) -> dict[str, A
         "model_settings": model_settings(options, page.layout),
         "parsing_res_list": block_records(page, options),
     }
-    if page.spotted is not None and page.spotted.polys:
+    if page.spotted is not None:
         polys = [[list(point) for point in quad] for quad in page.spotted.polys]
         result["spotting_res"] = {"rec_polys": polys, "rec_texts": list(page.spotted.texts)}
     if page.layout:
