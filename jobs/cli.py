@@ -10,6 +10,7 @@ from jobs.config import app as config_app
 from jobs.doctor import doctor
 from jobs.ingest import ingest
 from jobs.plan import plan
+from jobs.report import report
 from jobs.show import show
 from jobs.status import status
 
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Archives of documents to Parquet and Markdown, with nothing lost.",
 )
-for command in (ingest, plan, audit, status, show, doctor):
+for command in (ingest, plan, audit, status, show, report, doctor):
     app.command()(command)
 
 app.add_typer(config_app, name="config")

@@ -139,6 +139,7 @@ class RayConfig(_Section):
 
 class ObserveConfig(_Section):
     line_every_s: float = Field(gt=0)
+    report_pages: int = Field(ge=0, le=200)
     log_level: Literal["debug", "info", "warning", "error"]
 
 

@@ -18,6 +18,7 @@ from pipelines.config import Config
 from pipelines.errors import ExitCode, Fenced, PagemillError
 from pipelines.fingerprint import fingerprint
 from pipelines.layout.detect import load_engine
+from pipelines.observe.pages import pages_of_run
 from pipelines.observe.progress import Progress
 from pipelines.observe.report import write_report
 from pipelines.observe.summary import Summary
@@ -111,7 +112,9 @@ def _report(summary: Summary, exit_code: ExitCode, store: ObjectStore, ledger: L
     if exit_code is ExitCode.FENCED:
         return {}  # another driver writes here now
     try:
-        keys = write_report(summary, store, config.as_yaml(), exit_code)
+        whole = summary.status == "finished"  # who drains wants to be gone; `pagemill report` draws the pages later
+        pages = pages_of_run(summary.sampler.choose(config.observe.report_pages), store, config) if whole else []
+        keys = write_report(summary, store, config.as_yaml(), exit_code, pages)
         shown = summary.as_dict() | {"exit_code": int(exit_code)}
         for name in ("timeline", "failures", "slowest", "slowest_documents", "doubtful"):
             shown.pop(name)  # in report.json; the ledger keeps counts

@@ -55,7 +55,7 @@ class Driver:
         defaults: dict[str, object] = {
             "ray.address": self._address, "ray.workers": 2, "recognize.engine": "echo", "layout.engine": "none",
             "claim.stale_after_s": 3, "claim.beat_s": 0.5, "store.commit_every_s": 0.1, "raster.dpi": 36,
-            "source.cache_dir": self.cache,
+            "source.cache_dir": self.cache, "observe.report_pages": 0,
         }  # fmt: skip
         options = [f"--set={key}={value}" for key, value in (defaults | (settings or {})).items()]
         return subprocess.Popen(

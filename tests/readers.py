@@ -6,9 +6,10 @@ import os
 import signal
 import time
 
+from pipelines.layout.rules import around
 from pipelines.recognize.base import Reading
 from pipelines.recognize.echo import EchoReader
-from pipelines.schema import RasterPage, Region
+from pipelines.schema import Block, RasterPage, Region, Word
 
 
 class SlowReader(EchoReader):
@@ -32,6 +33,26 @@ class StuckReader(EchoReader):
         if self._read > 1:
             time.sleep(300)
         return super().read(page, regions)
+
+
+class LineReader(EchoReader):
+    """One block for each paragraph of the text layer: the box around its words, and its lines."""
+
+    name = "lines"
+
+    def read(self, page: RasterPage, regions: list[Region]) -> Reading:
+        groups: list[list[Word]] = []
+        for word in page.words:
+            box = word.box
+            if groups and min(abs(box.x0 - o.box.x0) + abs(box.y0 - o.box.y0) for o in groups[-1]) < 120:
+                groups[-1].append(word)
+            else:
+                groups.append([word])
+        blocks = []
+        for words in groups:
+            text = " ".join(word.text for word in words)
+            blocks.append(Block("text", around([w.box for w in words]).scaled(page.scale), text, "text_layer", self.name, ""))
+        return Reading(blocks)
 
 
 class PoisonReader(EchoReader):

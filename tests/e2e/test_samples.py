@@ -22,7 +22,8 @@ REAL = {"recognize.engine": "embedded", "layout.engine": "embedded", "raster.dpi
 def output(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("samples")
     driver = Driver(ray_address, folder / "cache")
-    code, out = driver.run(str(ROOT / "samples" / "documents"), str(folder / "out"), settings=REAL, timeout=280)
+    shown = REAL | {"observe.report_pages": 5}
+    code, out = driver.run(str(ROOT / "samples" / "documents"), str(folder / "out"), settings=shown, timeout=280)
     assert code == 3, out
     assert "damaged.pdf" in out
     assert "1 failed" in out
@@ -90,7 +91,10 @@ def test_the_report_escapes_and_asks_nobody(output: str) -> None:
     (page,) = Path(output).glob("runs/*/report.html")
     text = page.read_text("utf-8")
     assert "DAMAGED_DOCUMENT" in text
-    assert not re.search(r"(src|href)\s*=|url\(|@import|<script", text)
+    assert "content=\"default-src 'none'; img-src data:; style-src 'sha256-" in text.replace("&#39;", "'")
+    assert not re.search(r"(src|href)=(?!\"(#|data:image/webp;base64,))|url\(|@import", text)
+    assert text.count('<article class="page"') == 5
+    assert text.count("data:image/webp") == 10
     report = json.loads((page.parent / "report.json").read_text("utf-8"))
     assert report["exit_code"] == 3
     assert report["first_commit_s"] > 0

@@ -1,0 +1,164 @@
+"""The chosen pages of a report: their rows from the parts, their pictures drawn again from the source.
+
+Invariant: one page's pixels at a time; native code that touches a document runs in the raster child, within the same
+deadline and memory as in the run; a page whose row or picture cannot be had says why and costs no other page. Drawing
+again gives the pixels that were read (P5), so boxes fit; where the size differs, the picture is left out rather than wrong.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.config import Config
+from pipelines.errors import PagemillError, as_named
+from pipelines.observe.sample import Pick
+from pipelines.raster.isolate import IsolatedRasterizer
+from pipelines.schema import Pixels
+from pipelines.source.cache import DocumentCache
+from pipelines.store.objects import ObjectStore
+
+_WIDTH, _HEIGHT = 1100, 2200  # pixels of a picture at most: text of an A4 page is legible, 40 to 110 kB a page
+_QUALITY = 62  # of WebP: 0.1 s and 70 kB for a dense A4 page; 80 takes 40 % more and looks the same at this size
+_THUMB_WIDTH, _THUMB_HEIGHT = 96, 132
+_BUDGET_S = 60.0  # for all pictures of a run's report; 24 A4 pages took 5 s, fetching not counted
+_NEVER_DRAWN = ("fetch", "rasterize")  # stages of an error after which there is nothing to draw
+
+
+@dataclass(slots=True, frozen=True)
+class Picture:
+    """A page as `data:` URIs (WebP)."""
+
+    page: str
+    thumb: str
+
+
+@dataclass(slots=True, frozen=True)
+class ShownPage:
+    """A page as the report shows it."""
+
+    pick: Pick
+    row: dict[str, Any] | None  # of `PAGES`; None: see note
+    picture: Picture | None
+    note: str = ""  # why there is no row or no picture
+
+
+class PageDrawer:
+    """Draws pages of source documents. A context manager: it holds a child process once it has drawn."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._cache: DocumentCache | None = None
+        self._rasterizer: IsolatedRasterizer | None = None
+
+    def draw(self, row: dict[str, Any], uri: str) -> Picture:
+        """
+        Raises:
+            PagemillError: the document or the page cannot be had any more, or is not what was read.
+        """
+        source, raster = self._config.source, self._config.raster
+        if self._cache is None:
+            self._cache = DocumentCache(Path(source.cache_dir) if source.cache_dir else None, source.cache_gib)
+            self._rasterizer = IsolatedRasterizer(raster.engine, raster.deadline_s, raster.memory_mib)
+        assert self._rasterizer is not None
+        with self._cache.use(row["doc_id"], uri, source.storage_options) as path:
+            page = self._rasterizer.render(
+                str(path), source.passwords, row["page_index"], row["dpi"] or raster.dpi, raster.max_megapixels
+            )
+        height, width = page.pixels.shape[:2]
+        read = row["width_px"], row["height_px"]
+        if read[0] and max(abs(width - read[0]), abs(height - read[1])) > 1:
+            raise PagemillError(f"drawn again it has {width} x {height} pixels, but {read[0]} x {read[1]} were read")
+        return picture_of(page.pixels)
+
+    def close(self) -> None:
+        if self._rasterizer is not None:
+            self._rasterizer.close()
+
+    def __enter__(self) -> PageDrawer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def shown_pages(picks: Iterable[Pick], store: ObjectStore, drawer: PageDrawer, budget_s: float) -> Iterator[ShownPage]:
+    """Each chosen page with its row and picture; after `budget_s` without pictures.
+
+    Args:
+        store: the output.
+    """
+    until = time.monotonic() + budget_s
+    for pick in picks:
+        try:
+            row = read_row(store, pick)
+        except Exception as error:  # a part that cannot be had costs this page only
+            yield ShownPage(pick, None, None, f"its row cannot be read: {as_named(error)}")
+            continue
+        if row["error_stage"] in _NEVER_DRAWN:
+            yield ShownPage(pick, row, None, "It could not be drawn when it was read.")
+        elif time.monotonic() > until:
+            yield ShownPage(pick, row, None, f"Not drawn: the report's {budget_s:g} s for pictures were used up.")
+        else:
+            yield _drawn(pick, row, drawer)
+
+
+def pages_of_run(picks: Sequence[Pick], store: ObjectStore, config: Config) -> list[ShownPage]:
+    """The sample at a run's end. Never raises: a report without pictures is better than a run without a report."""
+    if not picks:
+        return []
+    with PageDrawer(config) as drawer:
+        return list(shown_pages(picks, store, drawer, _BUDGET_S))
+
+
+def _drawn(pick: Pick, row: dict[str, Any], drawer: PageDrawer) -> ShownPage:
+    try:
+        return ShownPage(pick, row, drawer.draw(row, pick.uri))
+    except Exception as error:  # the page stands without its picture, and says why
+        return ShownPage(pick, row, None, f"No picture: {as_named(error)}")
+
+
+def read_row(store: ObjectStore, pick: Pick) -> dict[str, Any]:
+    """The page's row of `PAGES`; of the part only the row groups that can hold it are decoded.
+
+    Raises:
+        PagemillError: the part is not there, or does not hold the page.
+    """
+    wanted = (pc.field("doc_id") == pick.doc_id) & (pc.field("page_index") == pick.page_index)
+    try:
+        table = pq.read_table(io.BytesIO(store.get(pick.part)), filters=wanted & (pc.field("attempt") == pick.attempt))
+    except FileNotFoundError:
+        raise PagemillError(f"{pick.part} is not there") from None
+    if table.num_rows == 0:
+        raise PagemillError(f"{pick.part} does not hold it")
+    row: dict[str, Any] = table.slice(0, 1).to_pylist()[0]
+    return row
+
+
+def picture_of(pixels: Pixels) -> Picture:
+    """
+    Args:
+        pixels: (height, width, 3) uint8 RGB.
+    """
+    from PIL import Image
+
+    whole = Image.fromarray(pixels)
+    whole.thumbnail((_WIDTH, _HEIGHT), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    page = _webp(whole, _QUALITY)
+    whole.thumbnail((_THUMB_WIDTH, _THUMB_HEIGHT), Image.Resampling.BOX)
+    return Picture(page, _webp(whole, 50))
+
+
+def _webp(image: Any, quality: int) -> str:
+    sink = io.BytesIO()
+    image.save(sink, "WEBP", quality=quality, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(sink.getvalue()).decode('ascii')}"
