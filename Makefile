@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PADDLE := .venv-paddle
 
-.PHONY: help run test test-long chaos corpus parity lint install lock samples clean
+.PHONY: help run test test-long chaos corpus parity lint install lock samples picture clean
 
 help:
 	@echo "make run        parse the sample documents into $(OUT)"
@@ -29,6 +29,7 @@ help:
 	@echo "make parity     600 generated pages through the official PaddleOCR-VL code and ours, all outputs compared (docs/parity.md)"
 	@echo "make lint       ruff and mypy alone"
 	@echo "make samples    draw the sample documents again"
+	@echo "make picture    the README's picture of the report, of what \`make run\` wrote (needs Chromium)"
 	@echo "make lock       resolve requirements.lock again (needs uv)"
 	@echo "make clean      remove what was built, .venv too"
 
@@ -95,6 +96,10 @@ lock:
 
 samples: install
 	$(BIN)/python samples/make.py
+
+# the README's picture of the report: `make run` first; Chromium and the fonts of the machine decide how it looks
+picture: install
+	$(BIN)/python -m samples.picture "$(OUT)" docs/images
 
 clean:
 	rm -rf $(VENV) $(PADDLE) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -94,8 +94,8 @@ def curve(timeline: Sequence[Sequence[float]], seconds: float) -> Curve | None:
         y = 100 - 100 * rate / highest
         points.append(f"L{100 * start / seconds:.2f},{y:.2f} L{100 * end / seconds:.2f},{y:.2f}")
         bars.append((100 * start / seconds, 100 * (end - start) / seconds, y, end, rate))
-    total = ["M0,100"] + [f"L{100 * at / seconds:.2f},{100 - 100 * pages / timeline[-1][1]:.2f}" for at, pages in timeline]
-    total.append(f"L100,{100 - 100 * done[-1] / timeline[-1][1]:.2f}")
+    total = ["M0,100"] + [f"H{100 * at / seconds:.2f} V{100 - 100 * pages / timeline[-1][1]:.2f}" for at, pages in timeline]
+    total.append("H100")
     return Curve(" ".join([*points, "L100,100 Z"]), " ".join(total), highest, int(timeline[-1][1]), seconds, interval, bars)
 
 

@@ -137,6 +137,7 @@
     kept = block;
     inspect(block, true);
     if (!block) return;
+    history.replaceState(null, "", `#${current.id}.${block.dataset.block}`);
     const box = boxOf(block);
     if (scroll !== "read") reveal(block, one(".read", current));
     if (scroll !== "scan") reveal(box, one(".scan", current));
@@ -225,10 +226,15 @@
   form.addEventListener("submit", (event) => event.preventDefault());
 
   const fromHash = () => {
-    const page = /^#page-\d+$/.test(location.hash) && one(location.hash);
+    const [, number, block] = /^#page-(\d+)(?:\.(\d+))?$/.exec(location.hash) || [];  // #page-4, or #page-4.2 for a block
+    const page = number && one(`#page-${number}`);
     if (!page) return;
     if (items.get(page.dataset.page).hidden) form.reset();
-    setTimeout(() => { show(page); form.scrollIntoView(); });
+    setTimeout(() => {
+      show(page, false);
+      form.scrollIntoView();
+      if (block) keep(one(`.block[data-block="${block}"]`, page));
+    });
   };
   addEventListener("hashchange", fromHash);
 
