@@ -127,6 +127,11 @@
     inspector.replaceChildren(facts);
     inspector.classList.toggle("kept", keep);
   };
+  let remembering = 0;
+  const remember = (fragment) => {  // browsers bound how often an address may change
+    clearTimeout(remembering);
+    remembering = setTimeout(() => history.replaceState(null, "", fragment), 250);
+  };
   const reveal = (node, pane) => {
     if (!node) return;
     const inner = node.getBoundingClientRect(), outer = pane.getBoundingClientRect();
@@ -137,7 +142,7 @@
     kept = block;
     inspect(block, true);
     if (!block) return;
-    history.replaceState(null, "", `#${current.id}.${block.dataset.block}`);
+    remember(`#${current.id}.${block.dataset.block}`);
     const box = boxOf(block);
     if (scroll !== "read") reveal(block, one(".read", current));
     if (scroll !== "scan") reveal(box, one(".scan", current));
@@ -175,7 +180,7 @@
     if (item.offsetTop < list.scrollTop || item.offsetTop + item.offsetHeight > list.scrollTop + list.clientHeight) {
       list.scrollTop = item.offsetTop - list.clientHeight / 3;
     }
-    if (moveHash) history.replaceState(null, "", `#${page.id}`);
+    if (moveHash) remember(`#${page.id}`);
   };
   for (const [number, item] of items) {
     item.addEventListener("click", () => show(one(`#page-${number}`)));
