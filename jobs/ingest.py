@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.common import Conf, Settings, guarded
-from pipelines.config import load
+from jobs.common import BackendConfig, Conf, PaddlexConfig, PipelineVersion, Settings, configuration, guarded
 
 
 def ingest(
@@ -18,6 +17,9 @@ def ingest(
     output: Annotated[str, typer.Argument(help="folder or URI that the results go to")],
     conf: Conf = None,
     settings: Settings = None,
+    pipeline_version: PipelineVersion = None,
+    paddlex_config: PaddlexConfig = None,
+    backend_config: BackendConfig = None,
     inline: Annotated[bool, typer.Option(help="without Ray, span after span in this process: for debugging")] = False,
     take_over: Annotated[bool, typer.Option(help="take the output from a driver that is certainly dead")] = False,
 ) -> None:
@@ -26,7 +28,7 @@ def ingest(
     from pipelines.observe.log import configure
     from pipelines.observe.report import final_line
 
-    config = load(conf or [], settings or [])
+    config = configuration(conf, settings, pipeline_version, paddlex_config, backend_config)
     configure(config.observe.log_level)
     ended = run(source, output, config, inline=inline, take_over=take_over)
     print(final_line(ended.summary, ended.exit_code, ended.report))

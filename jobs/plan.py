@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.common import Conf, Settings, guarded
-from pipelines.config import load
+from jobs.common import BackendConfig, Conf, PaddlexConfig, PipelineVersion, Settings, configuration, guarded
 from pipelines.source.forecast import Forecast
 
 
@@ -18,13 +17,16 @@ def plan(
     probe: Annotated[bool, typer.Option(help="fetch and open new documents to count their pages")] = False,
     conf: Conf = None,
     settings: Settings = None,
+    pipeline_version: PipelineVersion = None,
+    paddlex_config: PaddlexConfig = None,
+    backend_config: BackendConfig = None,
 ) -> None:
     """What is new, changed or done, and how long it may take; writes nothing to OUTPUT."""
     from pipelines.ingest import fingerprint_of
     from pipelines.output import look_at
     from pipelines.source.forecast import forecast
 
-    config = load(conf or [], settings or [])
+    config = configuration(conf, settings, pipeline_version, paddlex_config, backend_config)
     for name, words in lines(forecast(source, look_at(output, config.store), config, fingerprint_of(config), probe)):
         print(f"{name:10} {words}")
 

@@ -182,8 +182,11 @@ def _keys() -> Iterator[tuple[str, str, Any]]:
             yield section, key, key_info
 
 
-def load(files: Sequence[str | Path] = (), settings: Sequence[str] = ()) -> Config:
-    """The defaults, then each of `files` in order, then each `key=value` of `settings` (the value is YAML).
+def load(
+    files: Sequence[str | Path] = (), settings: Sequence[str] = (), layers: Sequence[tuple[str, Mapping[str, Any]]] = ()
+) -> Config:
+    """The defaults, then each of `files` in order, then `layers` (origin and values), then each `key=value` of `settings`
+    (the value is YAML).
 
     Raises:
         ConfigError: naming the key, the file or setting it came from, and the line to type.
@@ -191,10 +194,14 @@ def load(files: Sequence[str | Path] = (), settings: Sequence[str] = ()) -> Conf
     merged: dict[str, Any] = yaml.safe_load(resources.files("conf").joinpath("base.yaml").read_text(encoding="utf-8"))
     for file in files:
         _merge(merged, _read(file), str(file))
+    for origin, values in layers:
+        _merge(merged, values, origin)
     for setting in settings:
         _merge(merged, _parse_setting(setting), f"--set {setting}")
     try:
-        return Config.model_validate(merged)
+        config = Config.model_validate(merged)
+        alone = config.layout.engine == "none"  # a page is one region
+        return config.model_copy(update={"paddleocr_vl": config.paddleocr_vl.whole_page()}) if alone else config
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"][:2])

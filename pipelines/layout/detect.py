@@ -9,21 +9,26 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from pipelines.config import Config
+from pipelines.config import Config, PaddleOcrVlConfig
 from pipelines.errors import EngineFailed
 from pipelines.layout.base import LayoutEngine
+from pipelines.layout.labels import own_label
 from pipelines.schema import Box, PageError, PageWork, RasterPage, Region, SpanWork
 
 
 class WholePage:
-    """Layout engine `none`: one text region a page."""
+    """Layout engine `none`: one region a page, of the kind that `paddleocr_vl.prompt_label` names."""
 
     name = "none"
     weights = ""
     batch_pages = 1
 
+    def __init__(self, options: PaddleOcrVlConfig) -> None:
+        self._label = options.prompt_label
+
     def detect(self, pages: Sequence[RasterPage]) -> list[list[Region]]:
-        return [[Region("text", Box(0, 0, page.pixels.shape[1], page.pixels.shape[0]), 1.0)] for page in pages]
+        boxes = [Box(0, 0, page.pixels.shape[1], page.pixels.shape[0]) for page in pages]
+        return [[Region(own_label(self._label), box, 1.0, self._label)] for box in boxes]
 
 
 def load_engine(config: Config) -> LayoutEngine:
@@ -32,7 +37,7 @@ def load_engine(config: Config) -> LayoutEngine:
         ConfigError: its package or its model is not there.
     """
     if config.layout.engine == "none":
-        return WholePage()
+        return WholePage(config.paddleocr_vl)
     if config.layout.engine == "transformers":
         from pipelines.layout.transformers_engine import TransformersLayout
 

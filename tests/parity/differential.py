@@ -124,7 +124,7 @@ def _without_edges(wanted: list[list[Any]], got: list[list[Any]]) -> int:
 
 class Tally:
     def __init__(self) -> None:
-        self.pages = self.agreeing = self.slanted = self.documents = self.joined = 0
+        self.pages = self.agreeing = self.crops = self.slanted = self.documents = self.joined = 0
         self.raised: Counter[str] = Counter()
         self.texts: list[str] = []
 
@@ -152,6 +152,7 @@ def compare(seed: int, given: Json, result: Json, base: PaddleOcrVlConfig, tally
         pages.append(page)
         got = told(page, options) | {"calls": asked}
         wanted = official(found) | {"calls": [list(call[:-1]) for call in found["calls"]]}
+        tally.crops += len(asked)
         tally.slanted += _without_edges(wanted["calls"], got["calls"])
         tally.page(f"document {seed} page {number}", differences("", wanted, got))
     if not whole:
@@ -200,7 +201,9 @@ def main() -> int:
     for text in tally.texts[:20]:
         print(text)
     print(f"pages {tally.agreeing}/{tally.pages} agree; documents put together {tally.joined}/{tally.documents}")
-    print(f"in these, {tally.slanted} crops differ along a slanted edge, which OpenCV 4.10 and 5.0 fill differently")
+    print(
+        f"of their {tally.crops} crops, {tally.slanted} differ along a slanted edge, which OpenCV 4.10 and 5.0 fill differently"
+    )
     print(f"{tally.raised.total()} more made the official code raise, and gave a result here")
     for words, times in tally.raised.most_common(12):
         print(f"  {times} x {words}")
