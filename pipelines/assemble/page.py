@@ -15,6 +15,9 @@ _INLINE = re.compile(r"([\\`*_\[\]<>|~$])")
 _LINE_START = re.compile(r"^(\s*)(#{1,6}(?=\s|$)|[-+](?=\s|$)|=+\s*$|-{3,}\s*$|(\d{1,9})([.)])(?=\s|$))")
 _ENTITY = re.compile(r"&(?=#?\w{1,32};)")
 _BULLET = re.compile("^\\s*(?:[\u2022\u25cf\u25aa\u25e6\u2023\u00b7*\u2013-])\\s+")
+_FORMULA = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
+_LESS, _MORE = re.compile(r" ?< ?"), re.compile(r" ?> ?")
+_BARE_DOLLAR = re.compile(r"(?<!\\)\$")
 _UNSTORABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
 
@@ -46,7 +49,7 @@ def block_markdown(block: Block) -> str:
         return f"![{block.label}]({block.image})"
     if block.html:
         return block.html
-    text = escape(block.content)
+    text = with_formulas(block.content) if block.source == "pixels" else escape(block.content)
     if block.label == "title" and text:
         return f"{'#' * (block.level or 2)} {' '.join(text.split())}"
     if block.label == "list":
@@ -55,6 +58,30 @@ def block_markdown(block: Block) -> str:
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", block.content)), default=0))
         return f"{fence}\n{block.content}\n{fence}"
     return text
+
+
+def with_formulas(text: str) -> str:
+    r"""Text as `escape` has it, with what stands in `\(...\)` and `\[...\]` as formulas between dollar signs."""
+    parts: list[str] = []
+    end = 0
+    for found in _FORMULA.finditer(text):
+        parts.append(_escaped(text[end : found.start()]))
+        parts.append(_formula(found[1] or found[2], "$" if found[1] is not None else "$$"))
+        end = found.end()
+    return "".join([*parts, escape(text[end:])])
+
+
+def _formula(latex: str, mark: str) -> str:
+    """LaTeX on one line; it cannot become HTML or a link, nor end before its end."""
+    latex = latex.replace("](", "] (")
+    latex = _LESS.sub(r" \\lt ", _MORE.sub(r" \\gt ", " ".join(latex.split())))
+    latex = _BARE_DOLLAR.sub(r"\\$", latex).replace("`", "'").strip()
+    return f"{mark}{latex}{mark}" if latex else ""
+
+
+def _escaped(text: str) -> str:
+    """What comes before a formula keeps the end of its last line."""
+    return escape(text) + ("\n" if text.endswith("\n") else "")
 
 
 def escape(text: str) -> str:

@@ -15,7 +15,7 @@ from pipelines.config import PaddleOcrVlConfig
 from pipelines.errors import AnswerEmpty, AnswerGarbled, AnswerTruncated, RegionBlank, RegionUnreadable, TableMalformed
 from pipelines.recognize import charts, figures
 from pipelines.recognize.base import Answer, Crop, Reading
-from pipelines.recognize.delimiters import dollar_math
+from pipelines.recognize.delimiters import bracket_math, dollar_math
 from pipelines.recognize.otsl import otsl_to_html
 from pipelines.recognize.plan import Plan, Planned, make_plan, pictured
 from pipelines.recognize.repetition import TABLE_LEAST, TEXT_LEAST, cut_repetition
@@ -25,6 +25,7 @@ from pipelines.schema import Block, RasterPage, Region
 _GARBAGE = re.compile("[\ud800-\udfff\ufffd\x00]")
 _CELL_END = re.compile(r"</t[dh]>(?=\s*<t[dh])")
 _ROW_END = re.compile(r"</tr>\s*")
+_NUMBER = re.compile(r"\s*\d+(?:\.\d+)*")
 _MARKUP = re.compile(r"<[^>]*>")
 
 
@@ -37,16 +38,17 @@ class Repaired:
     spotted: Spotted | None = None
 
 
-def repaired(answer: str | None, label: str, width: int, height: int, strict: bool = False) -> Repaired:
+def repaired(answer: str | None, label: str, width: int, height: int, strict: bool = False, dollars: bool = True) -> Repaired:
     """
     Args:
         label: official, of the block.
         width, height: of the region in pixels, for places of spotted text.
+        dollars: formulas in dollar signs, as the official form has them; else in brackets, as blocks have them.
     """
     said = answer or ""
     text = cut_repetition(said, TABLE_LEAST if label == "table" else TEXT_LEAST, strict)
     cut = text != said
-    text = dollar_math(text, label, strict)
+    text = dollar_math(text, label, strict) if dollars or label == "table" else bracket_math(text, label)
     if label == "table":
         return Repaired(otsl_to_html(text, strict) or text, cut)
     if label == "spotting":
@@ -110,7 +112,6 @@ class _Finishing:
     def _block(self, planned: Planned) -> Block:
         region = self.regions[planned.region]
         block = Block(region.label, region.box, "", "none", "", "", native_label=region.native_label or planned.label)
-        block.level = {"doc_title": 1, "paragraph_title": 2}.get(planned.label)
         if planned.ask is None:
             return block
         block.source, block.engine, block.weights = "pixels", self.engine, self.weights
@@ -127,8 +128,10 @@ class _Finishing:
     def _fill(self, block: Block, planned: Planned, answer: Answer) -> None:
         box = planned.box
         clean = _GARBAGE.sub("", answer.text)
-        mended = repaired(clean, planned.label, box[2] - box[0], box[3] - box[1], self.options.strict_parity)
+        size = box[2] - box[0], box[3] - box[1]
+        mended = repaired(clean, planned.label, *size, self.options.strict_parity, dollars=False)
         block.content = mended.content
+        block.level = title_level(planned.label, block.content)
         if planned.label == "table":
             self._table(block, mended.content)
         elif planned.label == "chart":
@@ -180,6 +183,16 @@ class _Finishing:
         block = Block(region.label, region.box, "", "none", "", "", native_label=region.native_label)
         block.error_code = RegionUnreadable.code
         return block
+
+
+def title_level(label: str, content: str) -> int | None:
+    """Of a title on its own page: 1 for a document's, from 2 on for others, by the dots of their number."""
+    if label == "doc_title":
+        return 1
+    if label != "paragraph_title":
+        return None
+    number = _NUMBER.match(content)
+    return min(6, 2 + (number[0].count(".") if number else 0))
 
 
 def plain_table(html: str) -> str:

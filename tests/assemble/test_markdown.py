@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from pipelines.assemble.document import PageText, document_markdown, join_tables
-from pipelines.assemble.page import block_markdown, escape, storable
+from pipelines.assemble.page import block_markdown, escape, storable, with_formulas
 from pipelines.schema import Block, Box
 
 HEAD = "<table><thead><tr><td>Plant</td><td>Lent</td></tr></thead><tbody>"
@@ -40,6 +40,32 @@ def test_any_one_line_survives(text: str) -> None:
 
     rendered = MarkdownIt("commonmark").render(escape(text))
     assert library.unescape(rendered).strip() == f"<p>{text}</p>"
+
+
+@pytest.mark.parametrize(
+    ("content", "markdown"),
+    [
+        ("a \\(x_1\\) costs $5 *b*", "a $x_1$ costs \\$5 \\*b\\*"),
+        ("before\n\\[ a\n< b \\]\n- after", "before\n$$a \\lt b$$\n\\- after"),
+        ("\\(a $ b\\)", "$a \\$ b$"),
+        ("\\( \\)", ""),
+        ("\\(", "\\\\("),
+    ],
+)
+def test_formulas_of_a_model_stay_formulas(content: str, markdown: str) -> None:
+    assert block_markdown(block("text", content)) == markdown
+
+
+def test_formulas_of_a_text_layer_are_text() -> None:
+    layer = Block("text", Box(0, 0, 1, 1), "\\(x\\)", "text_layer", "text layer", "")
+    assert block_markdown(layer) == escape("\\(x\\)")
+
+
+@pytest.mark.parametrize("latex", ["<script>alert(1)</script>", "![x](http://a/b)", "[a](b)", "`code`", "a\n\n# no", "</p><b>"])
+def test_a_formula_does_not_become_markup(latex: str) -> None:
+    html = MarkdownIt("commonmark").render(with_formulas(f"\\({latex}\\)"))
+    for tag in ("<script", "<img", "<a ", "<code", "<h1", "<b>"):
+        assert tag not in html
 
 
 def test_labels() -> None:

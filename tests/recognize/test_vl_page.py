@@ -94,6 +94,31 @@ def test_a_figure_whose_token_the_model_forgot_is_not_lost() -> None:
     assert [block.label for block in strict.blocks] == ["table"]  # as the official code has it
 
 
+@pytest.mark.parametrize(
+    ("label", "said", "content", "level"),
+    [
+        ("text", "a \\(x\\) b $5", "a \\(x\\) b $5", None),
+        ("display_formula", "$$ x^2 $$", "\\[x^2\\]", None),
+        ("display_formula", "x^2", "\\[x^2\\]", None),
+        ("inline_formula", "$x$", "\\(x\\)", None),
+        ("formula_number", "\\((1)\\)", "(1)", None),
+        ("doc_title", "A", "A", 1),
+        ("paragraph_title", "1.2 A", "1.2 A", 3),
+        ("paragraph_title", "A. B.", "A. B.", 2),
+    ],
+)
+def test_formulas_and_titles_in_our_own_form(label: str, said: str, content: str, level: int | None) -> None:
+    asked_as = "Formula Recognition:" if label.endswith("_formula") else "OCR:"
+    (block,) = read(page(), [region(label, 0, 0, 200, 100)], {asked_as: said}, options()).blocks
+    assert (block.content, block.level) == (content, level)
+
+
+def test_prices_in_tables_are_not_escaped() -> None:
+    said = {"Table Recognition:": "<fcel>\\(x\\)<fcel>$5<nl>"}
+    (block,) = read(page(), [region("table", 0, 0, 200, 100)], said, options()).blocks
+    assert block.html == "<table><tr><td>$ x $</td><td>$5</td></tr></table>"
+
+
 def test_a_long_thin_crop_is_padded_until_the_model_takes_it() -> None:
     (crop,) = asked([region("text", 0, 0, 4000, 7)], page(4000, 100))
     assert max(crop.pixels.shape[:2]) / min(crop.pixels.shape[:2]) < 200
