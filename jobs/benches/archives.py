@@ -69,3 +69,18 @@ def _round(sources: list[object], pages: int) -> Iterator[tuple[object, int]]:
                 if left > 0:
                     yield source, page
                     left -= 1
+
+
+def plain_pdfs(folder: Path, documents: int, pages: int) -> None:
+    """Distinct PDFs of empty pages: as cheap to open as PDFs are."""
+    import pypdfium2
+
+    book = pypdfium2.PdfDocument.new()
+    for _ in range(pages):
+        book.new_page(595, 842)
+    folder.mkdir(parents=True, exist_ok=True)
+    book.save(folder / "first.pdf")
+    content = (folder / "first.pdf").read_bytes()
+    (folder / "first.pdf").unlink()
+    for number in range(documents):
+        (folder / f"{number:07d}.pdf").write_bytes(content + b"\n%% copy %d\n" % number)

@@ -1,0 +1,213 @@
+"""Whether the driver and the ledger keep up at 500 pages a second: everything is real but the reading, which sleeps.
+
+Listing, probing, planning, the feed, Ray, receipts, commits, finalizing and the report are the product's own. In the place
+of the reading stages stands an actor that sleeps as long as a reader of the given speed would take and writes a true part,
+its pages all alike (text of 3,000 characters, twelve blocks), with Arrow instead of row by row: on this side of the bench
+CPU time is not what is measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+
+from jobs.benches import tree
+from jobs.benches.archives import plain_pdfs
+from jobs.benches.base import Figures
+from pipelines.schema import PAGES, Block, Box, PageWork, Span, SpanReceipt
+from pipelines.stages import Outcome, Site, begin
+from pipelines.store.objects import ObjectStore
+from pipelines.store.parts import page_row
+
+_BLOCKS = 12
+_CHARACTERS = 3000
+
+
+def driver(
+    rate: Annotated[float, typer.Option(help="pages a second that the simulated readers give together")] = 500,
+    documents: Annotated[int, typer.Option(help="PDFs in the archive")] = 750,
+    pages: Annotated[int, typer.Option(help="of each")] = 20,
+    readers: Annotated[int, typer.Option(help="actors that sleep")] = 4,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
+) -> Figures:
+    """A whole run with readers that sleep: pages a second, and what the driver's threads took for it."""
+    with tempfile.TemporaryDirectory(prefix="pagemill-bench-") as scratch:
+        plain_pdfs(Path(scratch) / "in", documents, pages)
+        options = [f"ray.workers={readers}", f"source.cache_dir={scratch}/cache", *(settings or [])]
+        command = [sys.executable, "-m", "jobs.benches.driver", f"{scratch}/in", f"{scratch}/out", str(rate), *options]
+        usage = tree.run(command, memory=False)
+        if usage.exit_code:
+            raise RuntimeError(usage.output)
+        seen: dict[str, Any] = json.loads(usage.output.splitlines()[-1])
+        report = json.loads(next(Path(scratch).glob("out/runs/*/report.json")).read_text())
+    count = documents * pages
+    figures = Figures("driver", {"documents": documents, "pages": count, "readers": readers, "settings": options[2:]})
+    figures.add("readers' speed, together", rate, "pages/s")
+    figures.add("committed, from the first commit to the last", _committed_rate(report["timeline"]), "pages/s", "500")
+    figures.add("CPU of the driver", 1000 * seen["cpu_s"] / count, "ms/page", "below 2")
+    for name, spent in seen["threads"].items():
+        figures.add(f"  thread {name}", 1000 * spent / count, "ms/page")
+    figures.add("commits", seen["commits"])
+    figures.add("one commit, median", seen["commit_ms"], "ms")
+    figures.notes.append(f"CPU seconds by process: {json.dumps({k: round(v, 1) for k, v in usage.cpu_by_name.items()})}")
+    return figures
+
+
+def _committed_rate(timeline: Sequence[Sequence[float]]) -> float:
+    (first_s, first), (last_s, last) = timeline[0], timeline[-1]
+    return (last - first) / max(last_s - first_s, 1e-9)
+
+
+# -- the run, in a process of its own ---------------------------------------------------------------------------------
+
+
+def _simulate(source: str, output: str, rate: str, *options: str) -> None:
+    from pipelines.cluster import graph
+    from pipelines.config import load
+    from pipelines.ingest import ingest
+    from pipelines.store.ledger import Ledger
+
+    config = load(settings=options)
+    seconds = (config.ray.workers or 1) / float(rate)  # that each reader takes for a page
+    append, took = Ledger.append, list[float]()
+
+    def timed(self: Ledger, records: Sequence[Any]) -> int:
+        started = time.perf_counter()
+        number = append(self, records)
+        took.append(1000 * (time.perf_counter() - started))
+        return number
+
+    def sleeping(site: Site, folder: str, *_: Any, **__: Any) -> Iterator[Outcome]:
+        return run_sleeping(site, folder, config.ray.workers or 1, seconds)
+
+    graph.run_graph = sleeping
+    Ledger.append = timed  # type: ignore[method-assign]
+    watch = _Threads()
+    before = time.process_time()
+    ended = ingest(source, output, config)
+    cpu_s = time.process_time() - before
+    if ended.exit_code:
+        raise SystemExit(f"the run ended with {ended.exit_code}: {ended.summary.message}")
+    print(json.dumps({"cpu_s": cpu_s, "threads": watch.spent(), "commits": len(took), "commit_ms": median(took)}))
+
+
+class _Threads:
+    """CPU seconds of this process's threads by name; those without a Python name are Ray's, DuckDB's and Arrow's."""
+
+    def __init__(self) -> None:
+        self._spent: dict[int, tuple[str, float]] = {}
+        self._process = psutil.Process()
+        threading.Thread(target=self._watch, name="the bench's own", daemon=True).start()
+
+    def spent(self) -> dict[str, float]:
+        self._look()
+        sums: dict[str, float] = {}
+        for name, seconds in self._spent.values():
+            sums[name] = sums.get(name, 0.0) + seconds
+        return {name: seconds for name, seconds in sorted(sums.items(), key=lambda item: -item[1]) if seconds > 0.05}
+
+    def _watch(self) -> None:
+        while True:
+            self._look()
+            time.sleep(0.2)
+
+    def _look(self) -> None:
+        names = {thread.native_id: thread.name.split("_")[0] for thread in threading.enumerate()}
+        for thread in self._process.threads():
+            known = self._spent.get(thread.id, ("native", 0.0))[0]
+            self._spent[thread.id] = names.get(thread.id, known), thread.user_time + thread.system_time
+
+
+def run_sleeping(site: Site, folder: str, readers: int, seconds: float) -> Iterator[Outcome]:
+    """As `run_graph`, with one pool of readers that sleep."""
+    import ray
+
+    from pipelines.cluster.graph import _PlanSource
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = 1
+    rows = ray.data.read_datasource(_PlanSource(site, folder), override_num_blocks=1, num_cpus=0).map_batches(
+        SleepingReader,
+        fn_constructor_args=(site, seconds),
+        compute=ray.data.ActorPoolStrategy(size=readers, max_tasks_in_flight_per_actor=2),
+        batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=0.25,
+    )  # fmt: skip
+    for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for payload in batch.column("payload"):
+            yield pickle.loads(payload.as_buffer())
+
+
+class SleepingReader:
+    """All stages in one actor: takes its time, writes a part, returns receipts."""
+
+    def __init__(self, site: Site, seconds: float) -> None:
+        self._store = ObjectStore(site.output, site.config.store.storage_options)
+        self._site = site
+        self._seconds = seconds
+        self._until = time.monotonic()
+        self._template = _template(site)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        from pipelines.cluster.feed import decode_spans
+
+        works = begin(decode_spans(table))
+        pages = [(work.span, page, work.attempt) for work in works for page in work.span.pages]
+        self._until = max(self._until, time.monotonic()) + self._seconds * len(pages)
+        part = self._part(pages)
+        key = f"pages/part-{hashlib.sha256(part).hexdigest()}.parquet"
+        self._store.put(key, part)
+        time.sleep(max(0.0, self._until - time.monotonic()))
+        receipts = [
+            SpanReceipt(
+                w.span.doc_id, w.span.revision, w.span.pages, ("ok",) * len(w.span.pages), ("",) * len(w.span.pages),
+                w.span.tries, w.attempt, key,
+            )
+            for w in works
+        ]  # fmt: skip
+        outcome = Outcome(receipts, seconds={"recognize": self._seconds * len(pages)})
+        return pa.table({"payload": pa.array([pickle.dumps(outcome, protocol=5)], pa.large_binary())})
+
+    def _part(self, pages: Sequence[tuple[Span, int, str]]) -> bytes:
+        own = {
+            "doc_id": pa.array([span.doc_id for span, _, _ in pages]),
+            "page_index": pa.array([page for _, page, _ in pages], pa.int32()),
+            "revision": pa.array([span.revision for span, _, _ in pages], pa.int32()),
+            "attempt": pa.array([attempt for _, _, attempt in pages]),
+        }
+        same = self._template.take(pa.array(np.zeros(len(pages), np.int64)))
+        table = pa.table([own.get(name, same.column(name)) for name in PAGES.names], schema=PAGES)
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+        return sink.getvalue()
+
+
+def _template(site: Site) -> pa.Table:
+    """One page's row."""
+    words = ("ledger page span block layout reading order archive column margin figure table " * 40)[: _CHARACTERS // _BLOCKS]
+    page = PageWork("", 0, markdown="\n\n".join([words] * _BLOCKS), width_pt=595, height_pt=842, dpi=144)
+    page.blocks = [Block("text", Box(100, 100 * i, 1000, 100 * i + 90), words, "pixels", "asleep", "") for i in range(_BLOCKS)]
+    row = page_row(page) | {
+        "revision": 1, "fingerprint": site.fingerprint, "run_id": site.run_id, "attempt": "", "span_first": 0, "span_pages": 1,
+    }  # fmt: skip
+    return pa.Table.from_pylist([row], schema=PAGES)
+
+
+if __name__ == "__main__":
+    _simulate(*sys.argv[1:])
