@@ -131,6 +131,7 @@ class RayConfig(_Section):
     address: str | None
     workers: int | None = Field(ge=1)
     worker_cpus: float = Field(ge=0)
+    block_pages: int | None = Field(ge=1, le=1024)
     fuse: bool
     object_store_mib: int = Field(ge=80)
     task_retries: int = Field(ge=0)
@@ -154,6 +155,11 @@ class Config(_Section):
     claim: ClaimConfig
     ray: RayConfig
     observe: ObserveConfig
+
+    @property
+    def block_pages(self) -> int:
+        """Pages of a block: what flows through Ray at once."""
+        return self.ray.block_pages or self.source.span_pages
 
     def fingerprinted(self) -> dict[str, Any]:
         """The options that can change a result, as `{"raster.dpi": 144.0, ...}` in a fixed order."""

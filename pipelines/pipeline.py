@@ -40,7 +40,7 @@ class Run:
 
     def __init__(self, site: Site, source: str, store: ObjectStore, ledger: Ledger, summary: Summary) -> None:
         self._site, self._store, self._summary = site, store, summary
-        self._supply = Supply(site.config.source.span_pages)
+        self._supply = Supply(site.config.block_pages)
         self._error: BaseException | None = None
         self._committer = Committer(ledger, site.config.store.commit_every_s, self._stop_with)
         self._books = Books(self._committer, Finalizer(store, site.run_id), summary)
@@ -117,7 +117,7 @@ class Run:
             suspects: list[Span] = []
             while self._supply.wait():
                 self._check_progress()
-                feed = self._new_feed(session.workers * _BLOCKS_AHEAD * self._site.config.source.span_pages)
+                feed = self._new_feed(session.workers * _BLOCKS_AHEAD * self._site.config.block_pages)
                 suspects += self._one_graph(feed, self._supply, session.workers)
             suspects += self._second_chance()
             if suspects and not self.drained:
@@ -197,7 +197,8 @@ class Run:
                 feed.received(lost.span.doc_id, lost.span.revision, lost.span.pages)
 
     def _new_feed(self, window: int) -> Feed:
-        return Feed(self._store, f"runs/{self._site.run_id}/plan/{self._summary.graphs:04d}", window)
+        folder = f"runs/{self._site.run_id}/plan/{self._summary.graphs:04d}"
+        return Feed(self._store, folder, window, self._site.config.block_pages)
 
     # -- what ends a run early -----------------------------------------------------------------------------------------
 

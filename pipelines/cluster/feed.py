@@ -56,10 +56,11 @@ def decode_spans(table: pa.Table) -> list[Span]:
 class Feed:
     """The driver's end of one graph's plan. `publish` from the planning thread, the rest from the receiving one."""
 
-    def __init__(self, store: ObjectStore, folder: str, window: int) -> None:
+    def __init__(self, store: ObjectStore, folder: str, window: int, block_pages: int) -> None:
         self._store = store
         self.folder = folder
         self._window = window
+        self._block_pages = block_pages
         self._segments = 0
         self._blocks = 0
         self._waiting: dict[tuple[str, int, int], Span] = {}  # pages as (doc, revision, page) published, not receipted
@@ -83,7 +84,7 @@ class Feed:
 
     def room_blocks(self) -> int:
         """Blocks that one segment may hold: an eighth of the window, so that segments stay few and none is late."""
-        return max(1, self._window // 64)
+        return max(1, self._window // (8 * self._block_pages))
 
     def received(self, doc_id: str, revision: int, pages: Sequence[int]) -> None:
         """These pages have come back, with a receipt or lost: they make room."""

@@ -164,5 +164,5 @@ def _settings(whole: Config) -> ray.data.DataContext:
     )
     # a hang in native code of a reader ends the graph; half an hour more than the slowest honest block may take
     slowest_page_s = whole.raster.deadline_s + whole.recognize.deadline_s
-    context.execution_no_progress_timeout_s = 1800 + whole.source.span_pages * slowest_page_s
+    context.execution_no_progress_timeout_s = 1800 + whole.block_pages * slowest_page_s
     return context

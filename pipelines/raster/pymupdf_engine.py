@@ -18,6 +18,7 @@ from pipelines.schema import Box, Probe, RasterPage, Word
 
 _INVISIBLE_ALPHA = 8  # of 255
 _BOLD = 16  # bit of a span's flags
+_FORGET_EVERY = 32  # pages between two emptyings of MuPDF's store, which else grows to 256 MiB: 16 MiB per 100 pages, then 1
 
 
 class PyMuPDFRasterizer:
@@ -37,6 +38,7 @@ class PyMuPDFRasterizer:
         pymupdf.TOOLS.mupdf_display_warnings(False)
         self._document: Any = None
         self._flags: tuple[str, ...] = ()
+        self._rendered = 0
 
     def open(self, path: str, passwords: Sequence[str]) -> Probe:
         try:
@@ -61,6 +63,9 @@ class PyMuPDFRasterizer:
     def render(self, page_index: int, dpi: float, max_megapixels: float) -> RasterPage:
         tools = self._mupdf.TOOLS
         tools.reset_mupdf_warnings()
+        self._rendered += 1
+        if self._rendered % _FORGET_EVERY == 0:
+            tools.store_shrink(100)
         try:
             page = self._document.load_page(page_index)
             if (page.cropbox & page.mediabox).is_empty and not page.mediabox.is_empty:
