@@ -18,7 +18,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PADDLE := .venv-paddle
 
-.PHONY: help run test test-long chaos corpus parity lint install lock samples picture clean
+# make fixture: an environment with the extras train and synth, and a CUDA GPU (8 minutes on an H100)
+TRAIN_PYTHON ?= .venv-vllm/bin/python
+
+.PHONY: help run test test-long chaos corpus parity lint install lock samples picture fixture clean
 
 help:
 	@echo "make run        parse the sample documents into $(OUT)"
@@ -30,6 +33,7 @@ help:
 	@echo "make lint       ruff and mypy alone"
 	@echo "make samples    draw the sample documents again"
 	@echo "make picture    the README's picture of the report, of what \`make run\` wrote (needs Chromium)"
+	@echo "make fixture    train the tests' small PaddleOCR-VL again: extras train and synth, a CUDA GPU (docs/finetuning.md)"
 	@echo "make lock       resolve requirements.lock again (needs uv)"
 	@echo "make clean      remove what was built, .venv too"
 
@@ -100,6 +104,10 @@ samples: install
 # the README's picture of the report: `make run` first; Chromium and the fonts of the machine decide how it looks
 picture: install
 	$(BIN)/python -m samples.picture "$(OUT)" docs/images
+
+fixture:
+	$(TRAIN_PYTHON) -m training.fixture out/fixture-training --recipe conf/train/tiny.yaml
+	rm -rf tests/fixtures/paddleocr-vl-tiny && cp -R out/fixture-training/fixture tests/fixtures/paddleocr-vl-tiny
 
 clean:
 	rm -rf $(VENV) $(PADDLE) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

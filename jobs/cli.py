@@ -8,6 +8,8 @@ from jobs.audit import audit
 from jobs.common import run_app
 from jobs.config import app as config_app
 from jobs.doctor import doctor
+from jobs.export_sft import export_sft
+from jobs.finetune import finetune
 from jobs.ingest import ingest
 from jobs.plan import plan
 from jobs.report import report
@@ -20,8 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Archives of documents to Parquet and Markdown, with nothing lost.",
 )
-for command in (ingest, plan, audit, status, show, report, doctor):
+for command in (ingest, plan, audit, status, show, report, doctor, finetune):
     app.command()(command)
+app.command("export-sft")(export_sft)
 
 app.add_typer(config_app, name="config")
 

@@ -1,0 +1,1 @@
+"""Training of PaddleOCR-VL: what `pagemill finetune` calls. Needs the extra `train`; nothing that reads documents imports it."""

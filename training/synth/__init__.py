@@ -1,0 +1,1 @@
+"""Documents made by a program, with their truth: what the tests' small model learns to read from."""
