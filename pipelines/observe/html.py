@@ -104,8 +104,8 @@ def _sentences(shown: Mapping[str, Any]) -> list[str]:
     said = [
         (pages.get("failed", 0), "{} could not be read.", "page"),
         (unopened, "{} could not be opened or read at all.", "document"),
-        (pages.get("degraded", 0), "{} read with a recorded fallback or flag.", "page"),
-        (shown["pending"] or 0, "{} left for the next run.", "page"),
+        (pages.get("degraded", 0), "With a recorded fallback or flag: {}.", "page"),
+        (shown["pending"] or 0, "Left for the next run: {}.", "page"),
     ]
     found = [text.format(_many(count, noun)) for count, text, noun in said if count]
     if shown["message"]:

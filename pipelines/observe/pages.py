@@ -60,8 +60,9 @@ class PageDrawer:
         self._cache: DocumentCache | None = None
         self._rasterizer: IsolatedRasterizer | None = None
 
-    def draw(self, row: dict[str, Any], uri: str) -> Picture:
-        """
+    def draw(self, row: dict[str, Any], uri: str) -> Pixels:
+        """The page's pixels as they were read.
+
         Raises:
             PagemillError: the document or the page cannot be had any more, or is not what was read.
         """
@@ -78,7 +79,7 @@ class PageDrawer:
         read = row["width_px"], row["height_px"]
         if read[0] and max(abs(width - read[0]), abs(height - read[1])) > 1:
             raise PagemillError(f"drawn again it has {width} x {height} pixels, but {read[0]} x {read[1]} were read")
-        return picture_of(page.pixels)
+        return page.pixels
 
     def close(self) -> None:
         if self._rasterizer is not None:
@@ -122,7 +123,7 @@ def pages_of_run(picks: Sequence[Pick], store: ObjectStore, config: Config) -> l
 
 def _drawn(pick: Pick, row: dict[str, Any], drawer: PageDrawer) -> ShownPage:
     try:
-        return ShownPage(pick, row, drawer.draw(row, pick.uri))
+        return ShownPage(pick, row, picture_of(drawer.draw(row, pick.uri)))
     except Exception as error:  # the page stands without its picture, and says why
         return ShownPage(pick, row, None, f"No picture: {as_named(error)}")
 

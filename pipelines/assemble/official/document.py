@@ -60,7 +60,7 @@ def one_page(pages: Sequence[OfficialPage], options: PaddleOcrVlConfig) -> Offic
     """All pages as one, of the size of the first. With `strict_parity` two pictures of one label and place on different pages
     share a path, as they do officially; else each path names its page."""
     if not options.strict_parity:
-        pages = [_with_page_in_paths(page, number) for number, page in enumerate(pages)]
+        pages = [with_page_in_paths(page, number) for number, page in enumerate(pages)]
     first = pages[0]
     blocks = [block for page in pages for block in page.blocks]
     whole = OfficialPage(first.width, first.height, blocks, layout=first.layout, spotted=first.spotted)
@@ -78,7 +78,8 @@ def one_result(pages: Sequence[OfficialPage], options: PaddleOcrVlConfig) -> dic
     return result
 
 
-def _with_page_in_paths(page: OfficialPage, number: int) -> OfficialPage:
+def with_page_in_paths(page: OfficialPage, number: int) -> OfficialPage:
+    """A page whose pictures' paths name it, also where its blocks mention them."""
     new = {path: path.replace("imgs/", f"imgs/page_{number}_", 1) for path in page.figures}
     out = copy.copy(page)
     out.figures = {new[path]: box for path, box in page.figures.items()}

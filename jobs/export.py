@@ -1,0 +1,46 @@
+"""`pagemill export`: results in another program's form."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from typing import Annotated, Literal
+
+import typer
+
+from jobs.common import Conf, OutputArgument, Settings, guarded
+from pipelines.config import load
+
+
+def export(
+    output: OutputArgument,
+    target: Annotated[str, typer.Argument(help="folder or URI that the files go to")],
+    form: Annotated[Literal["paddleocr"], typer.Option("--as", help="paddleocr: the official PaddleOCR-VL files")] = "paddleocr",
+    document: Annotated[list[str] | None, typer.Option(help="id or name; more than once; default: all")] = None,
+    overlay: Annotated[bool, typer.Option(help="pictures of the pages with their boxes; needs the source")] = False,
+    restructure: Annotated[bool, typer.Option(help="merge tables and level titles over a document's pages")] = False,
+    conf: Conf = None,
+    settings: Settings = None,
+) -> None:
+    """Results as the official PaddleOCR-VL pipeline saves them: *_res.json, .md, imgs/, and the HTTP API's answer."""
+    from pipelines.export.documents import documents
+    from pipelines.export.paddleocr import PaddleOcrExport
+    from pipelines.observe.pages import PageDrawer
+    from pipelines.output import open_store
+    from pipelines.store.reading import Output
+
+    config = load(conf or [], settings or [])
+    drawing = PageDrawer(config) if overlay else nullcontext()
+    with Output(output, config.store.storage_options) as opened, drawing as drawer:
+        writer = PaddleOcrExport(opened.store, open_store(target, config.store), config.paddleocr_vl, restructure, drawer)
+        for found in documents(opened, document or []):
+            writer.document(found)
+    counts = writer.counts
+    print(f"{counts.documents} documents, {counts.pages} pages as {form} in {target}")
+    for what, names in (("not read, left out", counts.failed), ("without overlay", counts.not_drawn)):
+        if names:
+            print(f"{len(names)} pages {what}:", *names[:10], *(["..."] if len(names) > 10 else []), sep="\n  ", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    guarded(export)
