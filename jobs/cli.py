@@ -8,6 +8,7 @@ from jobs.audit import audit
 from jobs.common import run_app
 from jobs.config import app as config_app
 from jobs.doctor import doctor
+from jobs.export import export
 from jobs.export_sft import export_sft
 from jobs.finetune import finetune
 from jobs.ingest import ingest
@@ -15,6 +16,7 @@ from jobs.plan import plan
 from jobs.report import report
 from jobs.show import show
 from jobs.status import status
+from jobs.tables import tables
 
 app = typer.Typer(
     add_completion=False,
@@ -22,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Archives of documents to Parquet and Markdown, with nothing lost.",
 )
-for command in (ingest, plan, audit, status, show, report, doctor, finetune):
+for command in (ingest, plan, audit, status, show, report, export, tables, doctor, finetune):
     app.command()(command)
 app.command("export-sft")(export_sft)
 

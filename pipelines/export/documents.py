@@ -54,8 +54,8 @@ def documents(output: Output, names: Sequence[str] = (), columns: Sequence[str] 
     some = ", ".join(dict.fromkeys(("doc_id", "page_index", "state", *columns))) if columns else "*"
     where = f"WHERE doc_id IN ({', '.join('?' * len(wanted))})" if wanted else ""
     cursor = output.con.cursor()  # the output's own connection stays free while this result is read
-    cursor.execute(f"SELECT {some} FROM pages {where} ORDER BY doc_id, page_index", wanted)
-    rows = (row for batch in cursor.to_arrow_reader(_ROWS) for row in batch.to_pylist())
+    found = cursor.sql(f"SELECT {some} FROM pages {where} ORDER BY doc_id, page_index", params=wanted)
+    rows = (row for batch in found.to_arrow_reader(_ROWS) for row in batch.to_pylist())
     for doc_id, group in groupby(rows, key=lambda row: row["doc_id"]):
         uri, form, count = known.get(doc_id, (doc_id, "", None))
         pages = list(group)

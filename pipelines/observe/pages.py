@@ -23,7 +23,7 @@ from pipelines.config import Config
 from pipelines.errors import PagemillError, as_named
 from pipelines.observe.sample import Pick
 from pipelines.raster.isolate import IsolatedRasterizer
-from pipelines.schema import Pixels
+from pipelines.schema import BLOCK, PAGES, Pixels
 from pipelines.source.cache import DocumentCache
 from pipelines.store.objects import ObjectStore
 
@@ -31,6 +31,7 @@ _WIDTH, _HEIGHT = 1100, 2200  # pixels of a picture at most: text of an A4 page 
 _QUALITY = 62  # of WebP: 0.1 s and 70 kB for a dense A4 page; 80 takes 40 % more and looks the same at this size
 _THUMB_WIDTH, _THUMB_HEIGHT = 96, 132
 _BUDGET_S = 60.0  # for all pictures of a run's report; 24 A4 pages took 5 s, fetching not counted
+_BLOCK_FIELDS = [field.name for field in BLOCK]
 _NEVER_DRAWN = ("fetch", "rasterize")  # stages of an error after which there is nothing to draw
 
 
@@ -141,7 +142,8 @@ def read_row(store: ObjectStore, pick: Pick) -> dict[str, Any]:
         raise PagemillError(f"{pick.part} is not there") from None
     if table.num_rows == 0:
         raise PagemillError(f"{pick.part} does not hold it")
-    row: dict[str, Any] = table.slice(0, 1).to_pylist()[0]
+    row: dict[str, Any] = dict.fromkeys(PAGES.names) | table.slice(0, 1).to_pylist()[0]
+    row["blocks"] = [dict.fromkeys(_BLOCK_FIELDS) | block for block in row["blocks"] or []]  # an older part has fewer fields
     return row
 
 

@@ -108,7 +108,8 @@ class Output:
 
     def _install_parts(self, con: duckdb.DuckDBPyConnection, naming: str, view: str) -> None:
         parts = [str(row[0]) for row in con.execute(f"SELECT DISTINCT part FROM {naming} ORDER BY part").fetchall()]
-        paths = [self._part_path(part) for part in parts] or [self._no_part()]
+        # the empty part brings the columns that parts of an older minor version lack
+        paths = [self._part_path(part) for part in parts] + [self._no_part()]
         quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
         con.execute(f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM read_parquet([{quoted}], union_by_name = true)")
 

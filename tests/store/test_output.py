@@ -142,6 +142,23 @@ def test_audit_sees_a_flipped_byte_a_missing_part_and_a_missing_page(made: Made)
     assert any("page" in problem for problem in audit(made.root).problems)
 
 
+def test_a_part_of_an_older_minor_version_stays_readable(made: Made) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pagemill.Output(made.root) as output:
+        parts = [Path(made.root) / row[0] for row in output.con.execute("SELECT DISTINCT part FROM live_page").fetchall()]
+    blocks = pa.list_(pa.struct([field for field in BLOCK if field.name != "agreement"]))
+    for part in parts:
+        table = pq.read_table(part)
+        older = table.set_column(table.schema.get_field_index("blocks"), "blocks", pa.nulls(len(table), blocks))
+        pq.write_table(older.drop_columns(["cpu_s"]), part)
+    rows = pagemill.read(made.root, "pages").to_pylist()
+    assert len(rows) == 4
+    assert {row["cpu_s"] for row in rows} == {None}
+    assert "agreement" in pagemill.read(made.root, "blocks").column_names
+
+
 def test_every_column_is_documented() -> None:
     words = set(re.findall(r"`(\w+)`", DOCUMENT.read_text(encoding="utf-8")))
     assert {*PAGES.names, *(field.name for field in BLOCK)} <= words
