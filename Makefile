@@ -17,15 +17,22 @@ export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PADDLE := .venv-paddle
+VLLM := .venv-vllm
+# tests of what needs vLLM, PyTorch or transformers; in .venv they skip
+VLLM_TESTS := tests/recognize/test_vllm_engine.py tests/recognize/test_tower.py tests/recognize/test_pack.py \
+  tests/recognize/test_checkpoint.py tests/e2e/test_vllm.py $(wildcard tests/training)
+# a folder of wheels that pip is told of (PyTorch's CPU build may lie there); else uv asks PyTorch's own index
+WHEELS = $(shell $(BIN)/python -m pip config get global.find-links 2>/dev/null)
 
 # make fixture: an environment with the extras train and synth, and a CUDA GPU (8 minutes on an H100)
 TRAIN_PYTHON ?= .venv-vllm/bin/python
 
-.PHONY: help run test test-long chaos corpus parity lint install lock samples picture fixture clean
+.PHONY: help run test test-vllm test-long chaos corpus parity lint install lock samples picture fixture clean
 
 help:
 	@echo "make run        parse the sample documents into $(OUT)"
 	@echo "make test       all checks: ruff, mypy, tests"
+	@echo "make test-vllm  of these the ones that run vLLM for real, on the CPU, in $(VLLM)"
 	@echo "make test-long  the tests that take long"
 	@echo "make chaos      kill drivers, workers and actors at random moments, many times"
 	@echo "make corpus     how good the reading is, on every document of a corpus (CORPUS=DIR, else ../shared/corpus)"
@@ -34,7 +41,7 @@ help:
 	@echo "make samples    draw the sample documents again"
 	@echo "make picture    the README's picture of the report, of what \`make run\` wrote (needs Chromium)"
 	@echo "make fixture    train the tests' small PaddleOCR-VL again: extras train and synth, a CUDA GPU (docs/finetuning.md)"
-	@echo "make lock       resolve requirements.lock again (needs uv)"
+	@echo "make lock       resolve requirements.lock again"
 	@echo "make clean      remove what was built, .venv too"
 
 run: install
@@ -45,6 +52,12 @@ run: install
 
 test: lint
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
+	@$(MAKE) --no-print-directory test-vllm
+
+test-vllm: install
+	@$(MAKE) --no-print-directory $(VLLM) || { echo "SKIPPED: $(VLLM) could not be built (see above); nothing of vLLM was tested" >&2; exit 0; }; \
+	[ ! -x $(VLLM)/bin/python ] || [ ! -e $(VLLM)/.pagemill-installed ] || \
+	VLLM_ENABLE_V1_MULTIPROCESSING=0 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m "not long" $(wildcard $(VLLM_TESTS)) $(ARGS)
 
 test-long: install
 	$(BIN)/python -m pytest -m "long and not chaos" $(ARGS)
@@ -93,9 +106,19 @@ $(PADDLE)/.pagemill-installed: tests/parity/requirements.txt
 	@$(PADDLE)/bin/python -m pip install --quiet --no-deps paddlex==3.7.2
 	@touch $@
 
+# vLLM apart: 2.1 GB, and pins of its own; uv takes seconds where pip takes ten minutes, and can leave out what overrides.txt names
+$(VLLM): $(VLLM)/.pagemill-installed
+
+$(VLLM)/.pagemill-installed: tests/vllm/requirements.txt tests/vllm/overrides.txt pyproject.toml | install
+	@echo "Installing vLLM's CPU build into $(VLLM): 2.1 GB"
+	@[ -x $(VLLM)/bin/python ] || "$(PYTHON)" -m venv --without-pip $(VLLM)
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(VLLM)/bin/python --override tests/vllm/overrides.txt \
+	  $(if $(WHEELS),--find-links "$(WHEELS)",--torch-backend cpu) -r tests/vllm/requirements.txt -e '.[pdfium,paddleocr-vl]'
+	@touch $@
+
 # --no-deps above, because rapid-* ask for opencv-python (libGL) where the headless build serves
 lock:
-	uv pip compile --universal --python-version 3.11 --extra dev --no-emit-index-url \
+	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --no-emit-index-url \
 	  --no-emit-package opencv-python --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
 samples: install
@@ -110,5 +133,5 @@ fixture:
 	rm -rf tests/fixtures/paddleocr-vl-tiny && cp -R out/fixture-training/fixture tests/fixtures/paddleocr-vl-tiny
 
 clean:
-	rm -rf $(VENV) $(PADDLE) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PADDLE) $(VLLM) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

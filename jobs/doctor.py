@@ -97,7 +97,7 @@ def _disk(config: Config) -> str:
 def _memory(config: Config) -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     shared = shutil.disk_usage("/dev/shm").total / 2**30
-    wanted = config.ray.object_store_mib / 1024
+    wanted = (config.ray.object_store_mib or 512) / 1024
     if config.ray.address is None and shared < wanted:
         raise PagemillError(f"/dev/shm holds {shared:.2f} GiB, Ray's object store is to have {wanted:.2f}")
     return f"{os.cpu_count()} CPUs, {memory:.0f} GiB, of which {shared:.1f} GiB shared"
@@ -115,9 +115,9 @@ def _rasterizer(config: Config) -> str:
 
 def _engines(config: Config) -> str:
     from pipelines.layout.detect import load_engine
-    from pipelines.recognize.read import load_reader
+    from pipelines.recognize.engines import identify
 
-    layout, reader = load_engine(config), load_reader(config.recognize)
+    layout, reader = load_engine(config), identify(config)
     return f"layout {layout.name} ({layout.weights[:8] or '-'}), reader {reader.name} ({reader.weights[:8] or '-'})"
 
 

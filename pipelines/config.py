@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.config import JsonDict
 
 from pipelines.errors import ConfigError
@@ -46,7 +46,7 @@ class RasterConfig(_Section):
 
 
 class LayoutConfig(_Section):
-    engine: Literal["embedded", "transformers", "paddle", "none"] = Field(json_schema_extra=FINGERPRINTED)
+    engine: str = Field(pattern=r"^(embedded|transformers|paddle|none|[\w.]+:\w+)$", json_schema_extra=FINGERPRINTED)
     min_score: float = Field(ge=0, le=1, json_schema_extra=FINGERPRINTED)
     model_dir: str | None
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -58,10 +58,49 @@ class LayoutConfig(_Section):
 
 
 class RecognizeConfig(_Section):
-    engine: str = Field(pattern=r"^(embedded|echo|[\w.]+:\w+)$", json_schema_extra=FINGERPRINTED)
-    text_layer: Literal["prefer", "verify", "off"] = Field(json_schema_extra=FINGERPRINTED)
+    engine: str = Field(pattern=r"^(embedded|echo|vllm|openai|[\w.]+:\w+)$", json_schema_extra=FINGERPRINTED)
+    text_layer: Literal["auto", "prefer", "verify", "off"] = Field(json_schema_extra=FINGERPRINTED)
     threads: int = Field(ge=1)
     deadline_s: float = Field(gt=0)
+    crop_deadline_s: float = Field(gt=0)
+    loop_pattern: int = Field(ge=0, json_schema_extra=FINGERPRINTED)
+    loop_repeats: int = Field(ge=2, json_schema_extra=FINGERPRINTED)
+    ladder: tuple[Literal["sampling", "redraw", "text_layer"], ...] = Field(json_schema_extra=FINGERPRINTED)
+
+    @field_validator("text_layer", mode="before")
+    @classmethod
+    def _yaml_off(cls, value: object) -> object:
+        return "off" if value is False else value  # what YAML makes of a bare `off`
+
+
+class VllmConfig(_Section):
+    model_dir: str | None
+    storage_options: dict[str, Any]
+    load_format: str
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(json_schema_extra=FINGERPRINTED)
+    engines_per_gpu: int = Field(ge=1, le=8)
+    gpu_memory_utilization: Literal["auto"] | float
+    reserve_gib: float = Field(ge=0)
+    kv_cache_memory_bytes: int | None = Field(ge=1 << 20)
+    max_model_len: int = Field(ge=256)
+    max_num_seqs: int = Field(ge=1)
+    max_num_batched_tokens: int = Field(ge=256)
+    wave: int = Field(ge=1)
+    enforce_eager: bool
+    confidence: bool = Field(json_schema_extra=FINGERPRINTED)
+    engine_args: dict[str, Any] = Field(json_schema_extra=FINGERPRINTED)
+
+
+class ServerConfig(_Section):
+    url: str = Field(pattern=r"^https?://[^/\s]+(/.*)?$")
+    model: str | None = Field(json_schema_extra=FINGERPRINTED)
+    api_key_env: str
+    concurrency: int = Field(ge=1)
+    retries: int = Field(ge=0)
+    timeout_s: float = Field(gt=0)
+    wait_s: float = Field(ge=0)
+    image: Literal["png", "jpeg"] = Field(json_schema_extra=FINGERPRINTED)
+    jpeg_quality: int = Field(ge=1, le=100, json_schema_extra=FINGERPRINTED)
 
 
 TaskPixels = Literal[
@@ -133,7 +172,7 @@ class RayConfig(_Section):
     worker_cpus: float = Field(ge=0)
     block_pages: int | None = Field(ge=1, le=1024)
     fuse: bool
-    object_store_mib: int = Field(ge=80)
+    object_store_mib: int | None = Field(ge=80)
     task_retries: int = Field(ge=0)
     startup_tries: int = Field(ge=1)
 
@@ -150,6 +189,8 @@ class Config(_Section):
     layout: LayoutConfig
     recognize: RecognizeConfig
     paddleocr_vl: PaddleOcrVlConfig
+    vllm: VllmConfig
+    server: ServerConfig
     assemble: AssembleConfig
     store: StoreConfig
     claim: ClaimConfig
@@ -173,7 +214,7 @@ class Config(_Section):
         """The whole configuration without secrets: passwords and storage options are shown as counts."""
         shown = self.model_dump(mode="json")
         shown["source"]["passwords"] = [f"<{len(self.source.passwords)} passwords>"] if self.source.passwords else []
-        for section in ("source", "store"):
+        for section in ("source", "store", "vllm"):
             options = shown[section]["storage_options"]
             shown[section]["storage_options"] = dict.fromkeys(options, "<set>")
         return yaml.safe_dump(shown, sort_keys=False)

@@ -24,6 +24,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 7  # drained and committed after SIGINT or SIGTERM; work is left
     AUDIT_FAILED = 8  # `audit`: the equation does not hold, pages are pending, or a part is damaged
     UNHEALTHY = 9  # `doctor`: something needs attention
+    ENGINE_UNAVAILABLE = 10  # the recognition engine cannot start here, or its server does not answer
 
 
 class PagemillError(Exception):
@@ -94,6 +95,13 @@ class ClusterLost(TransientError):
 
     code = "CLUSTER_LOST"
     exit_code = ExitCode.INTERRUPTED
+
+
+class EngineUnavailable(TransientError):
+    """The recognition engine cannot start (memory, model) or its server does not answer; nothing was read."""
+
+    code = "ENGINE_UNAVAILABLE"
+    exit_code = ExitCode.ENGINE_UNAVAILABLE
 
 
 class DamagedOutput(TerminalError):
@@ -193,6 +201,12 @@ class EngineFailed(TransientError):
     code = "ENGINE_FAILED"
 
 
+class EngineGone(EngineFailed):
+    """An engine died under its requests: its process can answer nothing any more and must end."""
+
+    exit_code = ExitCode.ENGINE_UNAVAILABLE
+
+
 # -- one block: the page goes on -------------------------------------------------------------------------------------
 
 
@@ -230,6 +244,16 @@ class TableMalformed(TerminalError):
     """No table could be made of the answer; its text is kept."""
 
     code = "TABLE_MALFORMED"
+
+
+class CropTimeout(TransientError):
+    code = "CROP_TIMEOUT"
+
+
+class AnswerLoop(TerminalError):
+    """The answer repeated itself without end and was cut, on every rung of the ladder."""
+
+    code = "ANSWER_LOOP"
 
 
 def _all(base: type[PagemillError]) -> dict[str, type[PagemillError]]:

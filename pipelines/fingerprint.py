@@ -17,6 +17,8 @@ _LIBRARIES = {
     "pymupdf": ("pymupdf", "pypdfium2", "pillow"),
     "pypdfium2": ("pymupdf", "pypdfium2", "pillow"),
     "embedded": ("rapidocr", "rapid-layout", "rapid-table", "onnxruntime", "opencv-python-headless"),
+    "vllm": ("vllm", "torch", "transformers", "pillow"),
+    "openai": ("pillow",),
 }
 
 

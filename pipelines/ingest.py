@@ -24,7 +24,7 @@ from pipelines.observe.report import write_report
 from pipelines.observe.summary import Summary
 from pipelines.output import new_run_id, open_output
 from pipelines.pipeline import Run
-from pipelines.recognize.read import load_reader
+from pipelines.recognize.engines import Identity, identify
 from pipelines.stages import Site
 from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
@@ -48,8 +48,9 @@ def ingest(source: str, output: str, config: Config, *, inline: bool = False, ta
     Raises:
         PagemillError: before the claim (bad configuration, unwritable output, fenced). Afterwards errors end in `Ended`.
     """
-    engines, weights = _engines(config)
-    site = Site(config, output, new_run_id(), fingerprint(config, weights))
+    reader = identify(config)
+    engines, weights = _engines(config, reader)
+    site = Site(config, output, new_run_id(), fingerprint(config, weights), reader)
     store = open_output(output, config.store)
     ledger = Ledger(store, merge_every=config.store.merge_every)
     summary = Summary(site.run_id, source, output, site.fingerprint, engines)
@@ -63,9 +64,8 @@ def ingest(source: str, output: str, config: Config, *, inline: bool = False, ta
     return Ended(summary, exit_code, report)
 
 
-def _engines(config: Config) -> tuple[dict[str, str], dict[str, str]]:
+def _engines(config: Config, reader: Identity) -> tuple[dict[str, str], dict[str, str]]:
     layout = load_engine(config)
-    reader = load_reader(config.recognize)
     names = {"raster": config.raster.engine, "layout": layout.name, "recognize": reader.name}
     return names, {"layout": layout.weights, "recognize": reader.weights}
 
@@ -76,7 +76,7 @@ def fingerprint_of(config: Config) -> str:
     Raises:
         ConfigError: an engine is not installed.
     """
-    return fingerprint(config, _engines(config)[1])
+    return fingerprint(config, _engines(config, identify(config))[1])
 
 
 def _execute(run: Run, summary: Summary, config: Config, inline: bool) -> ExitCode:

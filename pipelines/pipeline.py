@@ -12,25 +12,29 @@ the run (a dead graph, a signal, a foreign claim) leaves nothing that the next r
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 
 from pipelines.assemble.finalize import Finalizer
 from pipelines.books import Books
 from pipelines.cluster.feed import Feed
-from pipelines.errors import ClusterLost, StoreUnavailable
+from pipelines.cluster.pools import Pool, alone, blocks_ahead, plan_pools, private_store_mib
+from pipelines.errors import ClusterLost, ConfigError, EngineUnavailable, StoreUnavailable, by_code
 from pipelines.observe.summary import Summary
+from pipelines.recognize.engines import wait_until_ready
 from pipelines.schema import PageError, Span
 from pipelines.source.discovery import Discovery
-from pipelines.stages import FETCH, STAGES, Chain, Lost, Outcome, Site, begin, failed_pages
+from pipelines.stages import FETCH, Chain, Lost, Outcome, Site, begin, failed_pages, stage_names
 from pipelines.store.commit import Committer
 from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
 from pipelines.store.parts import PartWriter
 from pipelines.supply import Supply
 
-_BLOCKS_AHEAD = 4  # per worker, published and not come back: two at the actor, two on their way
+log = logging.getLogger("pagemill")
 
 _MOST_BARREN = 5  # a poison page alone accounts for two: the graph that it ended, and the one in which it ran apart
 
@@ -55,12 +59,13 @@ class Run:
         """Reads all that the source has and the ledger lacks; returns early, with everything committed, after `drain`.
 
         Raises:
-            SourceUnreachable, Fenced, StoreUnavailable, DamagedOutput
+            SourceUnreachable, Fenced, StoreUnavailable, DamagedOutput, EngineUnavailable
         """
         planning = threading.Thread(target=self._plan, name="plan", daemon=True)
         planning.start()
         try:
             if self._supply.wait():
+                wait_until_ready(self._site.config)
                 self._read_inline() if inline else self._read_through_ray()
             planning.join()
             self._raise()
@@ -101,31 +106,36 @@ class Run:
     # -- rasterize to write --------------------------------------------------------------------------------------------
 
     def _read_inline(self) -> None:
-        chain = Chain(STAGES, self._site)
-        while (taken := self._supply.take(1)) is not None:
-            self._received(chain.run(begin(taken[0])))
-            self._raise_fatal()
-        for span in self._second_chance():
-            self._received(chain.run(begin([span])))
-        self._give_up(self._lost)
+        chain = Chain(stage_names(self._site.config), self._site)
+        try:
+            while (taken := self._supply.take(1)) is not None:
+                self._received(chain.run(begin(taken[0])))
+                self._raise_fatal()
+            for span in self._second_chance():
+                self._received(chain.run(begin([span])))
+            self._give_up(self._lost)
+        finally:
+            chain.close()
 
     def _read_through_ray(self) -> None:
         from pipelines.cluster.session import Session
 
-        with Session(self._site.config.ray) as session:
+        config = self._site.config
+        with Session(config.ray, private_store_mib(config)) as session:
             self._summary.workers = session.workers
+            pools = plan_pools(config, session.cpus, session.gpus, session.workers)
             suspects: list[Span] = []
             while self._supply.wait():
                 self._check_progress()
-                feed = self._new_feed(session.workers * _BLOCKS_AHEAD * self._site.config.block_pages)
-                suspects += self._one_graph(feed, self._supply, session.workers)
+                feed = self._new_feed(blocks_ahead(pools) * config.block_pages)
+                suspects += self._one_graph(feed, self._supply, pools)
             suspects += self._second_chance()
             if suspects and not self.drained:
-                self._read_apart(suspects)
+                self._read_apart(suspects, alone(pools))
 
-    def _one_graph(self, feed: Feed, supply: Supply, workers: int, retries: int | None = None) -> list[Span]:
+    def _one_graph(self, feed: Feed, supply: Supply, pools: Sequence[Pool], retries: int | None = None) -> list[Span]:
         """Runs a graph to its end, or to its death; returns what was fed and did not come back."""
-        from pipelines.cluster.graph import GraphDied, pools, run_graph
+        from pipelines.cluster.graph import GraphDied, run_graph
 
         feeding = threading.Thread(target=_feed, args=(supply, feed), name="feed", daemon=True)
         feeding.start()
@@ -133,19 +143,19 @@ class Run:
         self._barren += 1
         started, held = time.monotonic(), dict[str, float]()
         try:
-            for outcome in run_graph(self._site, feed.folder, workers, held, retries=retries):
+            for outcome in run_graph(self._site, feed.folder, pools, held, retries=retries):
                 self._barren = 0
                 self._received(outcome, feed)
                 self._raise_fatal()
-        except GraphDied:
-            pass  # its pages are named by feed.outstanding(); they run apart
+        except GraphDied as died:  # its pages are named by feed.outstanding(); they run apart
+            log.warning("graph_died cause=%s", died)
         finally:
             feed.end()
             feeding.join()
-            self._summary.graph_ended(pools(self._site.config.ray), workers, time.monotonic() - started, held)
+            self._summary.graph_ended({pool.name: pool.size for pool in pools}, time.monotonic() - started, held)
         return feed.outstanding()
 
-    def _read_apart(self, suspects: list[Span]) -> None:
+    def _read_apart(self, suspects: list[Span], pools: Sequence[Pool]) -> None:
         """Page by page, one at a time: a page that ends its worker here too is `failed`, and only that page."""
         waiting = deque(page for span in suspects for page in span.cut(1))
         while waiting and not self.drained:
@@ -154,7 +164,7 @@ class Run:
             supply.give_back([[page] for page in waiting])
             supply.close()
             feed = self._new_feed(window=1)
-            culprits = self._one_graph(feed, supply, workers=1, retries=1)
+            culprits = self._one_graph(feed, supply, pools, retries=1)
             taken = len(waiting) - supply.left()
             for _ in range(taken):
                 waiting.popleft()
@@ -195,6 +205,9 @@ class Run:
                 feed.received(receipt.doc_id, receipt.revision, receipt.pages)
             for lost in outcome.lost:
                 feed.received(lost.span.doc_id, lost.span.revision, lost.span.pages)
+        for lost in outcome.lost:
+            if lost.error.code in (EngineUnavailable.code, ConfigError.code):  # no other actor will fare better
+                self._stop_with(by_code()[lost.error.code](lost.error.message))
 
     def _new_feed(self, window: int) -> Feed:
         folder = f"runs/{self._site.run_id}/plan/{self._summary.graphs:04d}"

@@ -10,11 +10,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from pipelines.recognize.base import Answer, Crop
 
 FORMAT_VERSION = "1.0"  # of the output; within a major version columns are only added
 
@@ -170,6 +173,9 @@ class PageWork:
     raster: RasterPage | None = None
     regions: list[Region] | None = None
     blocks: list[Block] = field(default_factory=list)
+    crops: list[Crop] = field(default_factory=list)  # of vision-language models: from `crop` to `finish`
+    answers: list[Answer | None] = field(default_factory=list)  # one a crop; None: not asked yet
+    cuts: list[tuple[tuple[int, int, int, int], Pixels]] = field(default_factory=list)  # pixels of figures, by box
     figures: list[Figure] = field(default_factory=list)
     markdown: str = ""
     blank: bool = False

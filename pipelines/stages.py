@@ -6,25 +6,34 @@ nothing that an input or the store did. A worker holds one chain for its whole l
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipelines.config import Config
-from pipelines.errors import PagemillError, as_named
+from pipelines.errors import EngineGone, PagemillError, as_named
 from pipelines.observe.quality import Quality, certainty, quality_of
-from pipelines.schema import PageError, PageWork, Span, SpanReceipt, SpanWork
+from pipelines.recognize.engines import Identity, form_of, is_vision, load_vision
+from pipelines.schema import PageError, PageWork, RasterPage, Span, SpanReceipt, SpanWork
 from pipelines.source.cache import DocumentCache
 from pipelines.store.objects import ObjectStore
 from pipelines.store.parts import PartWriter
 
 Works = list[SpanWork]
 FETCH = "fetch"  # the stage that an error names when a document's bytes could not be had
-STAGES = ("rasterize", "layout", "recognize", "assemble", "write")  # in the order in which data passes through them
+
+
+def stage_names(config: Config) -> tuple[str, ...]:
+    """In the order in which data passes through them."""
+    if is_vision(config.recognize):
+        return ("rasterize", "layout", "crop", "recognize", "finish", "assemble", "write")
+    return ("rasterize", "layout", "recognize", "assemble", "write")
 
 
 @dataclass(slots=True, frozen=True)
@@ -35,6 +44,7 @@ class Site:
     output: str
     run_id: str
     fingerprint: str
+    reader: Identity
 
 
 @dataclass(slots=True, frozen=True)
@@ -73,7 +83,7 @@ def begin(spans: Sequence[Span]) -> Works:
 
 
 class Chain:
-    """Some consecutive stages of `STAGES` in one process."""
+    """Some consecutive stages in one process."""
 
     def __init__(self, names: Sequence[str], site: Site) -> None:
         self._store = ObjectStore(
@@ -85,7 +95,9 @@ class Chain:
         makers: dict[str, Callable[[Site], Callable[[Works], Works]]] = {
             "rasterize": lambda site: _rasterize(site, self._cache),
             "layout": _layout,
-            "recognize": _recognize,
+            "crop": _crop,
+            "recognize": lambda site: _recognize(site, self._cache),
+            "finish": _finish,
             "assemble": _assemble,
         }
         self._stages = [(name, makers[name](site)) for name in names if name != "write"]
@@ -99,8 +111,28 @@ class Chain:
             seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - started
         return works
 
+    async def ask(self, works: Works) -> Works:
+        """The stage `recognize` of a vision-language model, alone in its chain; many calls at once share the engine.
+
+        Raises:
+            EngineGone
+        """
+        ((_, stage),) = self._stages
+        assert isinstance(stage, _Ask)
+        return await stage.ask(works)
+
+    def close(self) -> None:
+        """Ends what runs in this process (an engine)."""
+        for _, stage in self._stages:
+            if isinstance(stage, _Ask):
+                stage.close()
+
     def run(self, works: Works) -> Outcome:
-        """All stages, `write` among them. Never raises for what an input or the store did."""
+        """All stages, `write` among them. Never raises for what an input or the store did.
+
+        Raises:
+            EngineGone
+        """
         assert self._writer is not None
         outcome = Outcome()
         try:
@@ -111,6 +143,8 @@ class Chain:
             outcome.receipts = self._writer.write(works)
             _observe(outcome, works)
             outcome.seconds["write"] = time.perf_counter() - started
+        except EngineGone:
+            raise  # this process cannot read any more
         except Exception as error:  # the driver runs these spans again, apart, and names the error if it stays
             outcome.lost += [Lost(work.span, named_error(error)) for work in works]
         finally:
@@ -191,11 +225,70 @@ def _layout(site: Site) -> Callable[[Works], Works]:
     return DetectLayout(site.config).detect
 
 
-def _recognize(site: Site) -> Callable[[Works], Works]:
+def _crop(site: Site) -> Callable[[Works], Works]:
+    from pipelines.recognize.vision import CropPages
+
+    stage = CropPages(site.config, form_of(site.config, site.reader))
+    return lambda works: [stage.crop(work) for work in works]
+
+
+def _recognize(site: Site, cache: DocumentCache) -> Callable[[Works], Works]:
+    if is_vision(site.config.recognize):
+        return _Ask(site, cache)
     from pipelines.recognize.read import Recognize
 
     stage = Recognize(site.config.recognize)
     return lambda works: [stage.recognize(work) for work in works]
+
+
+class _Ask:
+    """Stage `recognize` of a vision-language model: awaited by an asynchronous pool, called where there is no loop."""
+
+    def __init__(self, site: Site, cache: DocumentCache) -> None:
+        from pipelines.recognize.vision import ReadCrops
+
+        engine = load_vision(site.config)
+        self._stage = ReadCrops(site.config, engine, form_of(site.config, site.reader), _redraw(site, cache))
+        self._runner: asyncio.Runner | None = None
+
+    async def ask(self, works: Works) -> Works:
+        return list(await asyncio.gather(*(self._stage.recognize(work) for work in works)))
+
+    def __call__(self, works: Works) -> Works:
+        self._runner = self._runner or asyncio.Runner()
+        return self._runner.run(self.ask(works))
+
+    def close(self) -> None:
+        self._stage.close()
+        if self._runner is not None:
+            self._runner.close()
+
+
+_SHARPER = 2.0  # times the configured resolution, for a crop whose answer looped
+
+
+def _redraw(site: Site, cache: DocumentCache) -> Callable[[Span, int], Awaitable[RasterPage | None]]:
+    """Draws one page again at a higher resolution; its child process starts when the first is wanted."""
+    raster = site.config.raster
+    sharper = {"dpi": min(1200.0, raster.dpi * _SHARPER), "max_megapixels": raster.max_megapixels * _SHARPER**2}
+    finer = replace(site, config=site.config.model_copy(update={"raster": raster.model_copy(update=sharper)}))
+    one_at_a_time = ThreadPoolExecutor(1, "redraw")
+    made: list[Callable[[Works], Works]] = []
+
+    def work(span: Span, page_index: int) -> RasterPage | None:
+        if not made:
+            made.append(_rasterize(finer, cache))
+        (drawn,) = made[0](begin([replace(span, pages=(page_index,))]))
+        return drawn.pages[0].raster
+
+    return lambda span, page_index: asyncio.get_running_loop().run_in_executor(one_at_a_time, work, span, page_index)
+
+
+def _finish(site: Site) -> Callable[[Works], Works]:
+    from pipelines.recognize.finishing import FinishPages
+
+    stage = FinishPages(site.config, site.reader.name, site.reader.weights[:16])
+    return lambda works: [stage.finish(work) for work in works]
 
 
 def _assemble(site: Site) -> Callable[[Works], Works]:

@@ -9,19 +9,29 @@ _WORDS = ("ledger page span block layout reading order archive column margin fig
 
 def pdf_bytes(pages: list[str], extra: bytes = b"") -> bytes:
     """A PDF with one line of Helvetica a page (Latin text without parentheses or backslashes)."""
-    count = len(pages)
+    return drawn_pdf([text_at(20, 150, text) for text in pages], extra)
+
+
+def text_at(x: float, y: float, text: str, size: float = 12) -> str:
+    """Content stream: a line of Helvetica whose baseline begins at (x, y), in points from the bottom left."""
+    return f"BT /F1 {size:g} Tf {x:g} {y:g} Td ({text}) Tj ET"
+
+
+def drawn_pdf(streams: list[str], extra: bytes = b"") -> bytes:
+    """A PDF of pages of 300 x 200 points, each drawn by its content stream; Helvetica is /F1."""
+    count = len(streams)
     kids = " ".join(f"{4 + 2 * i} 0 R" for i in range(count))
     objects = [
         b"<< /Type /Catalog /Pages 2 0 R >>",
         f"<< /Type /Pages /Kids [{kids}] /Count {count} >>".encode(),
         b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
     ]
-    for i, text in enumerate(pages):
+    for i, drawn in enumerate(streams):
         objects.append(
             f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 300 200] /Contents {5 + 2 * i} 0 R "
             "/Resources << /Font << /F1 3 0 R >> >> >>".encode()
         )
-        stream = f"BT /F1 12 Tf 20 150 Td ({text}) Tj ET".encode()
+        stream = drawn.encode()
         objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream))
     out, offsets = bytearray(b"%PDF-1.4\n" + extra), []
     for number, body in enumerate(objects, 1):

@@ -99,7 +99,7 @@ class _Engines:
         from pipelines.config import load
         from pipelines.layout.detect import load_engine
         from pipelines.raster.child import make_rasterizer
-        from pipelines.recognize.read import load_reader
+        from pipelines.recognize.engines import load_reader
 
         self._config = load(settings=options)
         self._pdf = make_rasterizer(self._config.raster.engine)

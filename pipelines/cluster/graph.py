@@ -7,26 +7,30 @@ and whatever ends the graph reaches the driver as `GraphDied`.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pickle
+import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy as np
+import psutil
 import pyarrow as pa
 import ray
 from ray.data.block import BlockMetadata
 
 from pipelines.cluster.feed import PLAN, decode_spans, read_feed
+from pipelines.cluster.pools import Pool, object_store_mib
 from pipelines.cluster.ray_private import watch_backpressure
-from pipelines.config import Config, RayConfig
+from pipelines.config import Config
+from pipelines.errors import ConfigError, EngineGone, EngineUnavailable, PagemillError
 from pipelines.schema import SpanWork
-from pipelines.stages import STAGES, Chain, Lost, Outcome, Site, begin, named_error
+from pipelines.stages import Chain, Lost, Outcome, Site, begin, named_error, stage_names
 from pipelines.store.objects import ObjectStore
-
-FUSED: tuple[tuple[str, ...], ...] = (STAGES,)  # one pool: no image crosses Ray
-APART: tuple[tuple[str, ...], ...] = (("rasterize",), ("layout",), ("recognize",), ("assemble", "write"))
 
 
 class GraphDied(Exception):
@@ -54,31 +58,44 @@ class _PlanSource(ray.data.Datasource):
         return [ray.data.ReadTask(read, unknown, schema=PLAN)]
 
 
-class Pool:
-    """What an actor of a pool holds. Called with one block, returns one block."""
+class Actor:
+    """What an actor of a pool holds. Called with one block, returns one block.
+
+    An engine that cannot start does not end the graph, which would only start it again: the actor gives back what comes as
+    lost, with the reason, and the driver ends the run with these words.
+    """
 
     def __init__(self, names: Sequence[str], site: Site) -> None:
-        self._chain = Chain(names, site)
-        self._name = pool_name(names)
-        self._first, self._last = names[0] == STAGES[0], names[-1] == STAGES[-1]
+        stages = stage_names(site.config)
+        self._name = ", ".join(names)
+        self._first, self._last = names[0] == stages[0], names[-1] == stages[-1]
         self._idle_since: float | None = None
+        self._refused: PagemillError | None = None
+        try:
+            self._chain = Chain(names, site)
+        except (EngineUnavailable, ConfigError) as error:
+            self._refused = error
 
     def __call__(self, table: pa.Table) -> pa.Table:
         starved = 0.0 if self._idle_since is None else time.perf_counter() - self._idle_since
         outcome = self._work(self._decode(table))
         outcome.idle[self._name] += starved  # type: ignore[assignment]
         self._idle_since = time.perf_counter()
-        return pa.table({"payload": pa.array([pickle.dumps(outcome, protocol=5)], pa.large_binary())})
+        return encode(outcome)
 
     def _decode(self, table: pa.Table) -> _Passing:
         if self._first:
             return _Passing(works=begin(decode_spans(table)))
-        before: _Passing = pickle.loads(table.column("payload")[0].as_buffer())  # from our own previous pool
+        before: _Passing = decode(table)
         return before
 
     def _work(self, before: _Passing) -> Outcome:
+        if self._refused is not None:
+            before.lost += [Lost(work.span, named_error(self._refused)) for work in before.works]
+            before.works = []
+            return before
         if self._last:
-            outcome = self._chain.run(before.works)
+            outcome = self._chain.run(before.works) if before.works else Outcome()
             for stage, spent in before.seconds.items():
                 outcome.seconds[stage] = outcome.seconds.get(stage, 0.0) + spent
             outcome.lost += before.lost
@@ -94,6 +111,78 @@ class Pool:
         return passing
 
 
+class EngineActor(Actor):
+    """An actor around an engine that many blocks share: its calls overlap."""
+
+    def __init__(self, names: Sequence[str], site: Site) -> None:
+        super().__init__(names, site)
+        self._clock = _SharedClock()
+
+    async def __call__(self, table: pa.Table) -> AsyncIterator[pa.Table]:
+        before = self._decode(table)
+        if self._refused is not None or not before.works:
+            yield encode(self._work(before))
+            return
+        passing = _Passing(lost=before.lost, seconds=before.seconds, requests=before.requests, idle=before.idle)
+        began = self._clock.enter()
+        passing.idle[self._name] += self._clock.idle()  # type: ignore[assignment]
+        try:
+            passing.works = await self._chain.ask(before.works)
+        except EngineGone as error:
+            _end_process(error)
+        except Exception as error:  # goes on as lost: the driver decides
+            passing.lost += [Lost(work.span, named_error(error)) for work in before.works]
+        passing.seconds["recognize"] = self._clock.leave(began)
+        passing.requests += self._chain.requests()
+        yield encode(passing)
+
+
+class _SharedClock:
+    """Divides time among the calls that overlap: the shares of all calls add up to the time in which there was any."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._share = 0.0  # what a call that was there from the beginning would have
+        self._idle = 0.0  # without any call, since it was last asked for
+        self._at = time.perf_counter()
+
+    def enter(self) -> float:
+        self._advance()
+        self._calls += 1
+        return self._share
+
+    def leave(self, entered: float) -> float:
+        self._advance()
+        self._calls -= 1
+        return self._share - entered
+
+    def idle(self) -> float:
+        """Seconds without any call, since it was last asked for."""
+        idle, self._idle = self._idle, 0.0
+        return idle
+
+    def _advance(self) -> None:
+        now = time.perf_counter()
+        if self._calls:
+            self._share += (now - self._at) / self._calls
+        else:
+            self._idle += now - self._at
+        self._at = now
+
+
+def _end_process(error: EngineGone) -> NoReturn:
+    """Ends this actor at once, so that Ray starts another and gives it what was under way here.
+
+    Not `sys.exit` or `exit_actor`, after which nothing would be tried again; and with its children, since an orphaned engine
+    process would keep the card's memory.
+    """
+    print(f"pagemill: {error.code}: {error}; this engine's process ends and is started again", file=sys.stderr, flush=True)
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+    os._exit(1)
+
+
 @dataclass(slots=True)
 class _Passing(Outcome):
     """Between two pools: the works themselves instead of receipts."""
@@ -101,16 +190,31 @@ class _Passing(Outcome):
     works: list[SpanWork] = field(default_factory=list)
 
 
-def pools(config: RayConfig) -> list[str]:
-    """The names of a graph's pools of actors, in order."""
-    return [pool_name(names) for names in (FUSED if config.fuse else APART)]
+def encode(outcome: Outcome) -> pa.Table:
+    """One block of one row (Ray would cut more into blocks of their own): the pickle, and the arrays in it, copied once."""
+    views: list[pickle.PickleBuffer] = []
+    payload = pickle.dumps(outcome, protocol=5, buffer_callback=views.append)
+    arrays = [np.frombuffer(view.raw(), np.uint8) for view in views]
+    offsets = np.cumsum([0, *(len(array) for array in arrays)], dtype=np.int64)
+    data = np.concatenate([np.empty(0, np.uint8), *arrays])
+    rows = pa.Array.from_buffers(pa.large_binary(), len(arrays), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+    return pa.table(
+        {
+            "payload": pa.array([payload], pa.large_binary()),
+            "arrays": pa.LargeListArray.from_arrays(pa.array([0, len(arrays)], pa.int64()), rows),
+        }
+    )
 
 
-def pool_name(names: Sequence[str]) -> str:
-    return ", ".join(names)
+def decode(table: pa.Table) -> Any:
+    """What `encode` took, from a pool of our own; its arrays are read-only views of the block."""
+    payload, arrays = table.column("payload")[0].as_buffer(), table.column("arrays")[0].values
+    return pickle.loads(payload, buffers=[array.as_buffer() for array in arrays])
 
 
-def run_graph(site: Site, folder: str, workers: int, held: dict[str, float], *, retries: int | None = None) -> Iterator[Outcome]:
+def run_graph(
+    site: Site, folder: str, pools: Sequence[Pool], held: dict[str, float], *, retries: int | None = None
+) -> Iterator[Outcome]:
     """Runs what the feed in `folder` yields, until it ends; outcomes come in completion order.
 
     Args:
@@ -120,28 +224,32 @@ def run_graph(site: Site, folder: str, workers: int, held: dict[str, float], *, 
         GraphDied
     """
     config = site.config.ray
-    context = _settings(site.config)
-    names_of_pools = pools(config)
-    held_by_number = watch_backpressure(context, len(names_of_pools))
+    context = _settings(site.config, object_store_mib(site.config, pools))
+    held_by_number = watch_backpressure(context, len(pools))
     rows = ray.data.read_datasource(_PlanSource(site, folder), override_num_blocks=1, num_cpus=0)
     # max_restarts and max_task_retries have no named parameter in 2.60, and it warns of what it will remove in 2.64
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
-    for names in FUSED if config.fuse else APART:
+    for pool in pools:
+        compute: dict[str, Any] = {"size": pool.size, "max_tasks_in_flight_per_actor": pool.in_flight}
+        reserved: dict[str, Any] = {"num_cpus": pool.cpus}
+        if pool.calls > 1:
+            compute["max_concurrent_calls_per_actor"] = pool.calls
+        if pool.gpus:
+            reserved["num_gpus"] = pool.gpus
         rows = rows.map_batches(
-            Pool,
-            fn_constructor_args=(names, site),
-            compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+            Actor if pool.calls == 1 else EngineActor,
+            fn_constructor_args=(pool.names, site),
+            compute=ray.data.ActorPoolStrategy(**compute),
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
-            num_cpus=config.worker_cpus if config.fuse else config.worker_cpus / len(APART),
             max_restarts=-1,
             max_task_retries=config.task_retries if retries is None else retries,
+            **reserved,
         )
     try:
         for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for payload in batch.column("payload"):
-                yield pickle.loads(payload.as_buffer())  # from our own last pool
+            yield decode(batch)
     except (
         ray.exceptions.RayError,
         ray.data.exceptions.UserCodeException,
@@ -150,17 +258,16 @@ def run_graph(site: Site, folder: str, workers: int, held: dict[str, float], *, 
     ) as error:
         raise GraphDied(f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}") from error
     finally:
-        held.update({names_of_pools[number]: seconds for number, seconds in held_by_number.items()})
+        held.update({pools[number].name: seconds for number, seconds in held_by_number.items()})
 
 
-def _settings(whole: Config) -> ray.data.DataContext:
-    config = whole.ray
+def _settings(whole: Config, store_mib: int) -> ray.data.DataContext:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # every yielded block goes on at once (ray.md section 5)
     context.max_errored_blocks = 0
     context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
-        object_store_memory=config.object_store_mib << 20
+        object_store_memory=store_mib << 20
     )
     # a hang in native code of a reader ends the graph; half an hour more than the slowest honest block may take
     slowest_page_s = whole.raster.deadline_s + whole.recognize.deadline_s

@@ -32,8 +32,14 @@ _MIB = 1 << 20
 class Session:
     """Context manager; `workers` is the number of reader actors that the cluster gives room for."""
 
-    def __init__(self, config: RayConfig) -> None:
+    def __init__(self, config: RayConfig, object_store_mib: int | None) -> None:
+        """
+        Args:
+            object_store_mib: of a private cluster; None: Ray's own default, a share of the machine's memory.
+        """
         self._config = config
+        self._object_store_mib = object_store_mib
+        self.cpus, self.gpus = 1, 0  # of the cluster
         self.workers = config.workers or os.cpu_count() or 1
         self._ours = False
         self._diverted = ExitStack()
@@ -47,15 +53,15 @@ class Session:
             self._ours = True
         if self._config.workers is None:
             self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)) - (self._config.address is None))
+        self.cpus, self.gpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("CPU", "GPU"))
         return self
 
     def _start(self) -> None:
         address = self._config.address
         # one CPU more than readers: a task-pool stage that finds none waits for ever (ray.md section 4)
-        local = {} if address else {
-            "num_cpus": self.workers + 1, "include_dashboard": False,
-            "object_store_memory": self._config.object_store_mib * _MIB,
-        }  # fmt: skip
+        local: dict[str, object] = {} if address else {"num_cpus": self.workers + 1, "include_dashboard": False}
+        if not address and self._object_store_mib is not None:
+            local["object_store_memory"] = self._object_store_mib * _MIB
         for attempt in range(1, self._config.startup_tries + 1):
             try:
                 ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
@@ -130,7 +136,7 @@ def check_cluster(config: RayConfig) -> str:
     Raises:
         ConfigError: nothing answers at `ray.address`. Others: Ray's own.
     """
-    with Session(config):
+    with Session(config, config.object_store_mib):
         ray.get(ray.remote(num_cpus=0)(os.getpid).remote(), timeout=60)
         found = ray.cluster_resources()
         place = "a private cluster" if config.address is None else config.address

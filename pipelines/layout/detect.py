@@ -6,11 +6,13 @@ an engine in micro-batches across the spans of a block, and what a page gets nev
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Sequence
+from typing import cast
 
 from pipelines.config import Config, PaddleOcrVlConfig
-from pipelines.errors import EngineFailed
+from pipelines.errors import ConfigError, EngineFailed
 from pipelines.layout.base import LayoutEngine
 from pipelines.layout.labels import own_label
 from pipelines.schema import Box, PageError, PageWork, RasterPage, Region, SpanWork
@@ -32,7 +34,8 @@ class WholePage:
 
 
 def load_engine(config: Config) -> LayoutEngine:
-    """
+    """The configured engine; `module:Class` is one that the user brings, called with the whole configuration.
+
     Raises:
         ConfigError: its package or its model is not there.
     """
@@ -46,6 +49,12 @@ def load_engine(config: Config) -> LayoutEngine:
         from pipelines.layout.paddle_engine import PaddleLayout
 
         return PaddleLayout(config.layout, config.paddleocr_vl)
+    if ":" in config.layout.engine:
+        module, _, name = config.layout.engine.partition(":")
+        try:
+            return cast(LayoutEngine, getattr(importlib.import_module(module), name)(config))
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"layout.engine={config.layout.engine}: {error}") from error
     from pipelines.layout.embedded import EmbeddedLayout
 
     return EmbeddedLayout(config.layout, config.recognize.threads)

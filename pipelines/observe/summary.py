@@ -10,7 +10,7 @@ import heapq
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -135,15 +135,16 @@ class Summary:
             seconds = self._document_seconds.pop(doc_id, 0)
             _keep(self._documents_slowest, (round(float(seconds), 3), doc_id, uri, pages, state))
 
-    def graph_ended(self, pools: Sequence[str], workers: int, seconds: float, held: Mapping[str, float]) -> None:
+    def graph_ended(self, pools: Mapping[str, int], seconds: float, held: Mapping[str, float]) -> None:
         """Adds the time for which a graph's pools were there.
 
         Args:
+            pools: their names, in order, with the number of their actors.
             held: by pool, the seconds for which Ray held it back.
         """
         with self._lock:
             self.pools = {name: self.pools.get(name) or Pool() for name in (*pools, *self.pools)}  # in the order of the flow
-            for name in pools:
+            for name, workers in pools.items():
                 pool = self.pools[name]
                 pool.present += workers * seconds
                 pool.held += workers * held.get(name, 0.0)

@@ -102,6 +102,10 @@ class VisionEngine(Protocol):
         """Never raises for what a crop or an answer is like: that is an `Answer` with an `error_code`.
 
         Raises:
-            EngineFailed: the engine is gone; this process can answer nothing any more.
+            EngineGone: the engine is dead; this process can answer nothing any more.
         """
+        ...
+
+    def close(self) -> None:
+        """Ends the engine; may be called twice."""
         ...

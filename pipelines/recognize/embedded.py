@@ -22,7 +22,7 @@ from pipelines.layout.rules import around, holds
 from pipelines.recognize.base import Reading
 from pipelines.recognize.ocr import Line, LineReader
 from pipelines.recognize.tables import TableReader
-from pipelines.recognize.textlayer import join_lines, paragraph, trust, words_by_region, words_in
+from pipelines.recognize.textlayer import join_lines, paragraph, policy, trust, words_by_region, words_in
 from pipelines.schema import Block, Box, Figure, Pixels, RasterPage, Region
 
 _AGREE = 0.5  # similarity of a block's two texts below which the page is flagged (`verify`)
@@ -35,7 +35,7 @@ class EmbeddedReader:
     name = "embedded"
 
     def __init__(self, config: RecognizeConfig) -> None:
-        self._policy = config.text_layer
+        self._policy = policy(config)
         self._deadline_s = config.deadline_s
         self._lines = LineReader(config.threads)
         self._tables = TableReader()

@@ -1,39 +1,16 @@
-"""Stage `recognize`: what stands in the regions of a page.
+"""Stage `recognize` for readers of whole pages: what stands in the regions of a page.
 
 Invariant: it raises for no page; a reader that raises fails that page with its words.
 """
 
 from __future__ import annotations
 
-import importlib
 import time
-from typing import cast
 
 from pipelines.config import RecognizeConfig
-from pipelines.errors import ConfigError, EngineFailed
-from pipelines.recognize.base import Reader
+from pipelines.errors import EngineFailed
+from pipelines.recognize.engines import load_reader
 from pipelines.schema import PageError, SpanWork
-
-
-def load_reader(config: RecognizeConfig) -> Reader:
-    """The configured reader; `module:Class` is one that the user brings, called with the `recognize` section.
-
-    Raises:
-        ConfigError: there is no such reader, or its package is not installed.
-    """
-    if config.engine == "echo":
-        from pipelines.recognize.echo import EchoReader
-
-        return EchoReader(config)
-    if config.engine == "embedded":
-        from pipelines.recognize.embedded import EmbeddedReader
-
-        return EmbeddedReader(config)
-    module, _, name = config.engine.partition(":")
-    try:
-        return cast(Reader, getattr(importlib.import_module(module), name)(config))
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"recognize.engine={config.engine}: {error}; known: embedded, echo, or module:Class") from error
 
 
 class Recognize:

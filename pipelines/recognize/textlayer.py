@@ -9,7 +9,9 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from pipelines.config import RecognizeConfig
 from pipelines.layout.rules import holds
 from pipelines.schema import RasterPage, Region, Word
 
@@ -17,6 +19,13 @@ _MOST_BAD = 0.05  # share of characters that no text has
 _LEAST_LETTERS = 0.35  # share of letters and digits: below it a long layer is noise (a page of rules is short)
 _HIDDEN_SHARE = 0.5
 _LONG = 40
+
+
+def policy(config: RecognizeConfig) -> Literal["prefer", "verify", "off"]:
+    """What `text_layer: auto` means: a small OCR is worse than a good text layer, a vision-language model is not."""
+    if config.text_layer == "auto":
+        return "prefer" if config.engine in ("embedded", "echo") else "verify"
+    return config.text_layer
 
 
 @dataclass(slots=True, frozen=True)

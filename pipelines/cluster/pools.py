@@ -1,0 +1,129 @@
+"""Which stages share an actor pool, how many actors each has, and what each actor reserves. Pure: knows nothing of Ray.
+
+Invariant: every stage is in exactly one pool, in order; what all actors reserve together fits the cluster, else Ray would
+wait for ever for the last of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipelines.config import Config
+from pipelines.recognize.engines import is_vision
+from pipelines.stages import stage_names
+
+_CROPS_A_PAGE = 8  # cautious: archives have 8 to 14; too few calls would leave an engine idle, too many only wait in it
+_MOST_CALLS = 64
+_LAYOUT_SHARE = 0.1  # of a card in Ray's books; what it really takes is layout.memory_gib
+
+
+@dataclass(slots=True, frozen=True)
+class Pool:
+    """Some consecutive stages in the actors of one pool."""
+
+    names: tuple[str, ...]
+    size: int = 1
+    cpus: float = 1.0  # that each actor reserves
+    gpus: float = 0.0
+    calls: int = 1  # at once in each actor; above 1 the pool is asynchronous
+
+    @property
+    def name(self) -> str:
+        return ", ".join(self.names)
+
+    @property
+    def in_flight(self) -> int:
+        """Blocks at each actor: one under way, one waiting, for each call."""
+        return 2 * self.calls
+
+
+def plan_pools(config: Config, cpus: int, gpus: int, workers: int) -> list[Pool]:
+    """The pools of a run.
+
+    Args:
+        cpus, gpus: of the cluster.
+        workers: actors of each CPU pool.
+    """
+    stages = stage_names(config)
+    if not is_vision(config.recognize):
+        groups = [stages] if config.ray.fuse else _apart(stages)
+        return _fitting([Pool(names, workers, config.ray.worker_cpus) for names in groups], cpus)
+    at = stages.index("recognize")
+    local = config.recognize.engine == "vllm"
+    engines = max(1, gpus) * config.vllm.engines_per_gpu if local else 1
+    on_card = gpus > 0 and layout_on_card(config)
+    share = _cut((1 - _LAYOUT_SHARE * on_card) / config.vllm.engines_per_gpu) if local and gpus else 0.0
+    before = _apart(stages)[:at] if on_card or not config.ray.fuse else [stages[:at]]
+    return _fitting(
+        [
+            *(
+                Pool(names, gpus, config.ray.worker_cpus, _LAYOUT_SHARE)
+                if on_card and names == ("layout",)
+                else Pool(names, workers, config.ray.worker_cpus)
+                for names in before
+            ),
+            Pool(stages[at : at + 1], engines, 1.0, share, calls_at_once(config)),
+            Pool(stages[at + 1 :], max(1, workers // 4), config.ray.worker_cpus),
+        ],
+        cpus,
+    )
+
+
+def layout_on_card(config: Config) -> bool:
+    """Whether the layout engine wants a GPU, where there is one."""
+    return config.layout.engine in ("transformers", "paddle") and config.layout.device != "cpu"
+
+
+def alone(pools: Sequence[Pool]) -> list[Pool]:
+    """The same pools for pages that run one at a time."""
+    return [replace(pool, size=1, calls=min(pool.calls, 2)) for pool in pools]
+
+
+def calls_at_once(config: Config) -> int:
+    """Spans in one engine: together their crops fill it twice, so it is not empty while a span comes or goes."""
+    places = config.vllm.max_num_seqs if config.recognize.engine == "vllm" else config.server.concurrency
+    return min(_MOST_CALLS, max(2, math.ceil(2 * places / (_CROPS_A_PAGE * config.block_pages))))
+
+
+def blocks_ahead(pools: Sequence[Pool]) -> int:
+    """Blocks published and not come back: at every actor, and as many on their way between pools."""
+    return sum(pool.size * pool.in_flight for pool in pools) + sum(2 * pool.size for pool in pools if pool.calls == 1)
+
+
+_BLOCK_MIB = 64  # 8 pages of packed crops: 900 patches of 588 bytes a crop, 14 crops a page
+_READER_STORE_MIB = 512
+
+
+def object_store_mib(config: Config, pools: Sequence[Pool]) -> int:
+    """Bound on bytes in flight between pools: as configured, else room for what the engines have and wait for."""
+    if config.ray.object_store_mib is not None:
+        return config.ray.object_store_mib
+    waiting = sum(pool.size * pool.in_flight for pool in pools if pool.calls > 1)
+    return _READER_STORE_MIB + (waiting * _BLOCK_MIB * config.block_pages) // 8
+
+
+def private_store_mib(config: Config) -> int | None:
+    """Object store of a private cluster; None: Ray's default, 30 % of the machine's memory."""
+    if config.ray.object_store_mib is not None or is_vision(config.recognize):
+        return config.ray.object_store_mib
+    return _READER_STORE_MIB
+
+
+def _apart(stages: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Each stage its own pool, but what follows recognition, which is light."""
+    at = stages.index("recognize")
+    return [*((name,) for name in stages[: at + 1]), stages[at + 1 :]]
+
+
+def _fitting(pools: list[Pool], cpus: int) -> list[Pool]:
+    """Reservations scaled down where they exceed the cluster's CPUs."""
+    wanted = sum(pool.size * pool.cpus for pool in pools)
+    factor = min(1.0, max(0.1, cpus - 0.5) / wanted) if wanted else 1.0
+    return [replace(pool, cpus=_cut(pool.cpus * factor)) for pool in pools]
+
+
+def _cut(value: float) -> float:
+    """Rounded down to what Ray counts in."""
+    return math.floor(value * 1000) / 1000

@@ -1,0 +1,132 @@
+"""How much of a card an engine may take: measured, divided, or refused with the value to set.
+
+Invariant: `share` is pure. Engines of one card start one after the other (each would see the others' memory move while it
+profiles its own), and each knows how many live beside it, so `auto` divides what is free evenly and gives an engine that
+comes back what its predecessor had.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from pipelines.errors import EngineUnavailable
+
+_GIB = 1 << 30
+_LEAST_KV = 1 << 28  # 256 MiB: at 18 layers, 2 heads of 128, bf16: 14,000 tokens, two answers of the longest kind
+
+
+@dataclass(slots=True, frozen=True)
+class Card:
+    """Memory of one card, bytes."""
+
+    name: str
+    free: int
+    total: int
+
+
+def share(card: Card, asked: Literal["auto"] | float, engines: int, others: int, reserve: int, weights: int) -> float:
+    """vLLM's `gpu_memory_utilization` for the engine that starts now.
+
+    Args:
+        asked: share of the card for all its engines together, or `auto`.
+        engines: that shall run on the card.
+        others: of them that run already; what they hold is not free any more.
+        reserve: bytes that `auto` leaves free.
+        weights: bytes of the model's weights files; an engine needs at least these and some KV cache.
+
+    Raises:
+        EngineUnavailable: with the value to set.
+    """
+    starting = max(1, engines - others)  # with the one that starts now
+    least = weights + _LEAST_KV
+    free = f"{_gib(card.free)} of {_gib(card.total)} GiB are free on {card.name}"
+    automatic = _floor(max(0, card.free - reserve) / starting / card.total)
+    fraction = automatic if asked == "auto" else asked / engines
+    if automatic * card.total < least and (asked == "auto" or fraction * card.total > card.free):
+        raise EngineUnavailable(
+            f"{free}; {_gib(reserve)} of them are vllm.reserve_gib, and an engine would get {_gib(automatic * card.total)} GiB. "
+            f"The model needs at least {_gib(least)} GiB: {_advice(engines)}"
+        )
+    if fraction * card.total > card.free:
+        raise EngineUnavailable(
+            f"{free}, and vllm.gpu_memory_utilization={asked} asks for {_gib(fraction * card.total)} GiB an engine. "
+            f"End what else uses the card, or --set vllm.gpu_memory_utilization={_floor(automatic * engines):g} (or auto)"
+        )
+    if fraction * card.total < least:
+        raise EngineUnavailable(
+            f"vllm.gpu_memory_utilization={asked} gives an engine {_gib(fraction * card.total)} GiB; the model needs at least "
+            f"{_gib(least)} GiB: --set vllm.gpu_memory_utilization=auto"
+        )
+    return fraction
+
+
+def _advice(engines: int) -> str:
+    fewer = "--set vllm.engines_per_gpu=1, or " if engines > 1 else ""
+    return f"{fewer}end what else uses the card, or let the layout engine run on the CPU"
+
+
+def _floor(value: float) -> float:
+    return int(value * 1000) / 1000
+
+
+def _gib(amount: float) -> str:
+    return f"{amount / _GIB:.2f}"
+
+
+def measure(card: str) -> Card:
+    """The memory of a card now: an index (as NVML counts, which ignores CUDA_VISIBLE_DEVICES) or a UUID."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    try:
+        by_index = card.isdecimal()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(int(card)) if by_index else pynvml.nvmlDeviceGetHandleByUUID(card)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        name = pynvml.nvmlDeviceGetName(handle)
+        return Card(name if isinstance(name, str) else name.decode(), int(memory.free), int(memory.total))
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def visible_card() -> str:
+    """The first card that this process may use, as CUDA_VISIBLE_DEVICES names it (an index or a UUID)."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
+
+
+class Starts:
+    """The engines of one card on this node: their starts one at a time, and who of them lives."""
+
+    def __init__(self, card: str, folder: Path | None = None) -> None:
+        directory = folder or Path(tempfile.gettempdir())
+        self._path = directory / f"pagemill-gpu-{os.getuid()}-{card.replace('/', '_')}.json"
+
+    @contextmanager
+    def turn(self) -> Iterator[int]:
+        """Waits for this engine's turn; yields how many engines run beside it. On leaving without error, it is one of them."""
+        with open(self._path, "a+", encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # released by the end of the process, whatever ends it
+            file.seek(0)
+            living = [entry for entry in json.loads(file.read() or "[]") if _lives(*entry)]
+            yield len(living)
+            living.append([os.getpid(), psutil.Process().create_time()])
+            file.seek(0)
+            file.truncate()
+            file.write(json.dumps(living))
+            file.flush()
+
+
+def _lives(pid: int, created: float) -> bool:
+    try:
+        return pid != os.getpid() and abs(psutil.Process(pid).create_time() - created) < 1.0
+    except psutil.Error:
+        return False

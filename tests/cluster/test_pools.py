@@ -1,0 +1,86 @@
+"""Pools: every stage once, in order, and within what the cluster has."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.cluster.graph import _SharedClock, decode, encode
+from pipelines.cluster.pools import alone, blocks_ahead, calls_at_once, object_store_mib, plan_pools
+from pipelines.config import Config, load
+from pipelines.stages import Outcome, stage_names
+
+VLLM = ["recognize.engine=vllm", "vllm.model_dir=/models/PaddleOCR-VL"]
+
+
+def config(*settings: str) -> Config:
+    return load(settings=settings)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    engine=st.sampled_from(["embedded", "vllm", "openai"]), layout=st.sampled_from(["embedded", "transformers", "none"]),
+    fuse=st.booleans(), cpus=st.integers(2, 256), gpus=st.integers(0, 8), per_gpu=st.integers(1, 4), seqs=st.integers(1, 2048),
+)  # fmt: skip
+def test_every_stage_once_and_nothing_waits_for_ever(
+    engine: str, layout: str, fuse: bool, cpus: int, gpus: int, per_gpu: int, seqs: int
+) -> None:
+    chosen = config(
+        f"recognize.engine={engine}", f"layout.engine={layout}", f"ray.fuse={str(fuse).lower()}",
+        f"vllm.engines_per_gpu={per_gpu}", f"vllm.max_num_seqs={seqs}",
+    )  # fmt: skip
+    for pools in (made := plan_pools(chosen, cpus, gpus, workers=max(1, cpus - 1)), alone(made)):
+        assert tuple(name for pool in pools for name in pool.names) == stage_names(chosen)
+        assert sum(pool.size * pool.cpus for pool in pools) <= cpus
+        assert sum(pool.size * pool.gpus for pool in pools) <= gpus
+        assert all(pool.size >= 1 and pool.calls >= 1 for pool in pools)
+        assert all(pool.calls == 1 or pool.names == ("recognize",) for pool in pools)
+        assert blocks_ahead(pools) >= 2
+        assert object_store_mib(chosen, pools) >= 512
+
+
+def test_a_gpu_is_divided() -> None:
+    pools = {pool.names: pool for pool in plan_pools(config(*VLLM, "vllm.engines_per_gpu=3"), 64, 2, 60)}
+    assert pools[("recognize",)].size == 6
+    assert pools[("recognize",)].gpus == 0.333
+    assert ("rasterize", "layout", "crop") in pools  # the layout engine runs on the CPU: no page image crosses Ray
+    shared = {pool.names: pool for pool in plan_pools(config(*VLLM, "layout.engine=transformers"), 64, 2, 60)}
+    assert [shared[names].gpus for names in (("rasterize",), ("layout",), ("crop",), ("recognize",))] == [0, 0.1, 0, 0.9]
+
+
+def test_the_engine_is_filled_twice() -> None:
+    for seqs, pages in ((512, 8), (1024, 8), (256, 4)):
+        calls = calls_at_once(config(*VLLM, f"vllm.max_num_seqs={seqs}", f"source.span_pages={pages}"))
+        assert calls * pages * 8 >= 2 * seqs
+
+
+def test_blocks_keep_their_arrays() -> None:
+    import numpy as np
+
+    outcome = Outcome(seconds={"recognize": 1.5})
+    outcome.quality = [np.arange(12, dtype=np.uint8).reshape(3, 4), np.empty((0, 0, 3), np.uint8), np.ones(3)]  # type: ignore[assignment]
+    table = encode(outcome)
+    assert table.num_rows == 1  # Ray would make blocks of further rows
+    again = decode(table)
+    assert again.seconds == outcome.seconds
+    for one, two in zip(again.quality, outcome.quality, strict=True):  # type: ignore[call-overload]
+        assert one.dtype == two.dtype
+        assert np.array_equal(one, two)
+    assert decode(encode(Outcome())).receipts == []
+
+
+def test_overlapping_calls_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("pipelines.cluster.graph.time.perf_counter", lambda: now[0])
+    clock = _SharedClock()
+    now[0] = 2.0
+    first = clock.enter()
+    assert clock.idle() == 2.0
+    now[0] = 3.0
+    second = clock.enter()
+    now[0] = 5.0
+    assert clock.leave(first) == 2.0  # 1 alone, 2 shared
+    now[0] = 6.0
+    assert clock.leave(second) == 2.0
+    assert clock.idle() == 0.0

@@ -1,0 +1,70 @@
+"""A document that the tests' model reads: drawn here, its boxes and its truth known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipelines.config import Config
+from pipelines.schema import Box, RasterPage, Region
+from tests.builders import drawn_pdf, text_at
+
+LINE = Box(18, 18, 290, 38)  # points from the top left: what `Given` says of every page
+PARAGRAPH = Box(18, 46, 290, 102)
+TABLE = Box(18, 110, 182, 178)
+_COLUMNS, _ROWS = (20, 100, 180), (112, 134, 156, 176)
+
+
+class Given:
+    """Layout engine that knows: `layout.engine=tests.e2e.vllm_document:Given`."""
+
+    name = "given"
+    weights = ""
+    batch_pages = 4
+
+    def __init__(self, config: Config) -> None:
+        pass
+
+    def detect(self, pages: Sequence[RasterPage]) -> list[list[Region]]:
+        kinds = (("text", LINE), ("text", PARAGRAPH), ("table", TABLE))
+        return [[Region(label, box.scaled(page.scale), 1.0) for label, box in kinds] for page in pages]
+
+
+def document(pages: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]]) -> bytes:
+    """
+    Args:
+        pages: (line, up to 4 lines of a paragraph, 3 rows of 2 cells) each.
+    """
+    return drawn_pdf([_page(*page) for page in pages])
+
+
+def _page(line: str, paragraph: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    parts = [text_at(20, 200 - 32, line)]
+    parts += [text_at(20, 200 - 58 - 14 * n, text) for n, text in enumerate(paragraph)]
+    parts += [f"{x} {200 - _ROWS[0]} m {x} {200 - _ROWS[-1]} l S" for x in _COLUMNS]
+    parts += [f"{_COLUMNS[0]} {200 - y} m {_COLUMNS[-1]} {200 - y} l S" for y in _ROWS]
+    for top, cells in zip(_ROWS, rows, strict=False):
+        parts += [text_at(x + 5, 200 - top - 15, text) for x, text in zip(_COLUMNS, cells, strict=False)]
+    return " ".join(parts)
+
+
+def table_html(rows: Sequence[Sequence[str]]) -> str:
+    return "<table>" + "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows) + "</table>"
+
+
+PAGES = [
+    (
+        "Ledger of the northern archive",
+        ["Every page that was planned ends", "in exactly one state: read, blank,", "degraded or failed."],
+        [["river", "12.5"], ["stone", "340"], ["meadow", "7"]],
+    ),
+    (
+        "Invoice 2024-11-03",
+        ["The engine reads what the layout", "found, and a dead engine restarts", "without losing anything."],
+        [["paper", "18"], ["ink", "2.40"], ["total", "20.40"]],
+    ),
+    (
+        "Harbour report, week 47",
+        ["Four ships came in on Monday and", "two more on Thursday morning."],
+        [["north", "4"], ["south", "2"], ["east", "0"]],
+    ),
+]

@@ -1,0 +1,103 @@
+"""How much of a card an engine takes, and what it says when that is not there."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.errors import EngineUnavailable
+from pipelines.recognize.gpu_memory import Card, Starts, share
+
+GIB = 1 << 30
+WEIGHTS = int(1.8 * GIB)  # the 0.9B model in bf16
+
+
+def card(free: float, total: float) -> Card:
+    return Card("NVIDIA GeForce RTX 5060", int(free * GIB), int(total * GIB))
+
+
+def test_the_known_case_names_the_value_to_set() -> None:
+    with pytest.raises(EngineUnavailable) as refused:
+        share(card(6.77, 7.96), 0.99, 1, 0, GIB, WEIGHTS)
+    message = str(refused.value)
+    assert "6.77 of 7.96 GiB are free" in message
+    assert "0.99" in message
+    value = float(re.findall(r"--set vllm\.gpu_memory_utilization=([\d.]+)", message)[0])
+    assert value == 0.724  # 6.77 less the reserve of 1 GiB, of 7.96
+    assert share(card(6.77, 7.96), value, 1, 0, GIB, WEIGHTS) == value
+
+
+def test_auto_takes_what_is_free() -> None:
+    assert share(card(6.77, 7.96), "auto", 1, 0, GIB, WEIGHTS) == 0.724
+    assert share(card(139.0, 141.0), "auto", 1, 0, GIB, WEIGHTS) == 0.978
+
+
+def test_three_engines_share_evenly_and_one_that_comes_back_gets_its_own_again() -> None:
+    total, free, given_away = 141.0, 140.0, []
+    for others in range(3):
+        given_away.append(share(card(free, total), "auto", 3, others, GIB, WEIGHTS))
+        free -= given_away[-1] * total
+    assert max(given_away) - min(given_away) < 0.002
+    assert free >= 1.0
+    free += given_away[1] * total  # the second dies
+    assert share(card(free, total), "auto", 3, 2, GIB, WEIGHTS) == pytest.approx(given_away[1], abs=0.002)
+
+
+def test_a_card_that_is_too_small_says_so() -> None:
+    with pytest.raises(EngineUnavailable, match=r"needs at least 2\.05 GiB"):
+        share(card(2.5, 7.96), "auto", 1, 0, GIB, WEIGHTS)
+    with pytest.raises(EngineUnavailable, match=r"engines_per_gpu=1"):
+        share(card(6.77, 7.96), "auto", 3, 0, GIB, WEIGHTS)
+
+
+@given(
+    free=st.floats(0, 1), total=st.floats(4, 200), asked=st.one_of(st.just("auto"), st.floats(0.01, 1)),
+    engines=st.integers(1, 4), others=st.integers(0, 3), reserve=st.floats(0, 4),
+)  # fmt: skip
+def test_never_more_than_is_free(free: float, total: float, asked: float, engines: int, others: int, reserve: float) -> None:
+    memory = card(free * total, total)
+    try:
+        fraction = share(memory, asked, engines, others, int(reserve * GIB), WEIGHTS)
+    except EngineUnavailable as error:
+        for value in re.findall(r"--set vllm\.gpu_memory_utilization=([\d.]+)", str(error)):
+            assert share(memory, float(value), engines, others, int(reserve * GIB), WEIGHTS) > 0  # what it says to set works
+        return
+    assert 0 < fraction * memory.total <= memory.free
+    assert fraction * memory.total >= WEIGHTS
+
+
+def _engine(folder: Path, log: Path, live_s: float) -> None:
+    with Starts("0", folder).turn() as others:
+        with log.open("a") as file:
+            file.write(f"+{others}\n")
+        time.sleep(0.2)
+        with log.open("a") as file:
+            file.write("-\n")
+    time.sleep(live_s)
+
+
+def test_starts_are_serial_and_the_dead_are_forgotten(tmp_path: Path) -> None:
+    context, log = multiprocessing.get_context("spawn"), tmp_path / "log"
+    engines = [context.Process(target=_engine, args=(tmp_path, log, 60)) for _ in range(3)]
+    for engine in engines:
+        engine.start()
+    try:
+        until = time.monotonic() + 60
+        while (log.read_text().count("-") if log.exists() else 0) < 3 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert log.read_text().split() == ["+0", "-", "+1", "-", "+2", "-"]
+        engines[0].kill()
+        engines[0].join()
+        again = context.Process(target=_engine, args=(tmp_path, log, 0))
+        again.start()
+        again.join(60)
+        assert log.read_text().split()[6:] == ["+2", "-"]
+    finally:
+        for engine in engines:
+            engine.kill()
