@@ -7,9 +7,11 @@ from contextlib import nullcontext
 from typing import Annotated, Literal
 
 import typer
+import yaml
 
 from jobs.common import Conf, OutputArgument, Settings, guarded
-from pipelines.config import load
+from pipelines.config import PaddleOcrVlConfig, load
+from pipelines.store.reading import Output
 
 
 def export(
@@ -27,19 +29,28 @@ def export(
     from pipelines.export.paddleocr import PaddleOcrExport
     from pipelines.observe.pages import PageDrawer
     from pipelines.output import open_store
-    from pipelines.store.reading import Output
 
     config = load(conf or [], settings or [])
     drawing = PageDrawer(config) if overlay else nullcontext()
     with Output(output, config.store.storage_options) as opened, drawing as drawer:
         writer = PaddleOcrExport(opened.store, open_store(target, config.store), config.paddleocr_vl, restructure, drawer)
         for found in documents(opened, document or []):
-            writer.document(found)
+            writer.document(found, _options_of(opened, str(found.pages[0]["run_id"]), conf, settings))
     counts = writer.counts
     print(f"{counts.documents} documents, {counts.pages} pages as {form} in {target}")
     for what, names in (("not read, left out", counts.failed), ("without overlay", counts.not_drawn)):
         if names:
             print(f"{len(names)} pages {what}:", *names[:10], *(["..."] if len(names) > 10 else []), sep="\n  ", file=sys.stderr)
+
+
+def _options_of(opened: Output, run_id: str, conf: Conf, settings: Settings) -> PaddleOcrVlConfig:
+    """Of the run that read a document, as its folder has them; `--set` over them."""
+    origin = f"runs/{run_id}/config.yaml"
+    try:
+        told = yaml.safe_load(opened.store.get(origin)) or {}
+    except FileNotFoundError:
+        told = {}
+    return load(conf or [], settings or [], [(origin, {"paddleocr_vl": told.get("paddleocr_vl", {})})]).paddleocr_vl
 
 
 if __name__ == "__main__":

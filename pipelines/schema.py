@@ -277,6 +277,17 @@ BLOCK = pa.struct(
     ]
 )
 
+REGION = pa.struct(
+    [
+        pa.field("label", pa.string()),
+        pa.field("native_label", pa.string()),
+        pa.field("score", pa.float32()),
+        pa.field("order", pa.int32()),
+        pa.field("bbox_px", _BOX),
+        pa.field("polygon_px", pa.list_(_BOX)),
+    ]
+)
+
 PAGES = pa.schema(
     [
         pa.field("doc_id", pa.string()),
@@ -295,6 +306,7 @@ PAGES = pa.schema(
         pa.field("dpi", pa.float32()),
         pa.field("markdown", pa.string()),
         pa.field("blocks", pa.list_(BLOCK)),
+        pa.field("regions", pa.list_(REGION)),
         pa.field("fingerprint", pa.string()),
         _v("run_id", pa.string()),
         _v("attempt", pa.string()),

@@ -29,7 +29,7 @@ class Assemble:
 
     def assemble(self, work: SpanWork) -> SpanWork:
         for page in work.pages:
-            page.raster, page.regions = None, None
+            page.raster = None
             for block in page.blocks:
                 block.content = storable(block.content)
                 block.html = storable(block.html) if block.html is not None else None

@@ -52,8 +52,13 @@ class PaddleOcrExport:
         self._restructure, self._drawer = restructure, drawer
         self.counts = Counts()
 
-    def document(self, document: Exported) -> None:
-        """Writes one document's files."""
+    def document(self, document: Exported, options: PaddleOcrVlConfig | None = None) -> None:
+        """Writes one document's files.
+
+        Args:
+            options: of the run that read it; None: those given for all.
+        """
+        self._options = options or self._options
         rows = [row for row in document.pages if row["state"] != PageState.FAILED]
         failed = [row["page_index"] + 1 for row in document.pages if row["state"] == PageState.FAILED]
         self.counts.failed += [f"{document.uri} page {page}" for page in failed]
@@ -82,10 +87,11 @@ class PaddleOcrExport:
         pages: list[OfficialPage] = []
         images: dict[str, bytes] = {}
         for row in rows:
-            page, names = stored_page(row)
+            page, names = stored_page(row, self._options)
             if not self._options.strict_parity and any(path in images for path in page.figures):
                 renamed = with_page_in_paths(page, row["page_index"])
-                names = {new: names[old] for old, new in zip(page.figures, renamed.figures, strict=True)}
+                new = dict(zip(page.figures, renamed.figures, strict=True))
+                names = {new[old]: name for old, name in names.items()}
                 page = renamed
             for path, name in names.items():
                 images[path] = _jpeg(self._store.get(f"{document_folder(doc_id)}/{name}"))
@@ -94,9 +100,6 @@ class PaddleOcrExport:
 
     def _whole(self, document: Exported, pages: list[OfficialPage]) -> tuple[list[OfficialPage], list[dict[str, Any]]]:
         whole, result = one_page(pages, self._options), one_result(pages, self._options)
-        for boxes in result.get("layout_det_res", []):
-            for box in boxes["boxes"]:
-                box.pop("score", None)
         self._put(document, f"{document.stem}.md", page_markdown(whole, self._options).encode("utf-8", "replace"))
         self._put(document, f"{document.stem}_res.json", _json(saved_form(result, document.uri, None)))
         return [whole], [result]

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.schema import PAGES, Block, Box, PageWork, SpanReceipt, SpanWork
+from pipelines.schema import PAGES, Block, Box, PageWork, Region, SpanReceipt, SpanWork
 from pipelines.store.objects import ObjectStore
 
 _LONGEST_MESSAGE = 300  # characters of a failed page's message that travel with its receipt; the part has all of it
@@ -85,6 +85,7 @@ def page_row(page: PageWork) -> dict[str, Any]:
         "dpi": page.dpi,
         "markdown": page.markdown,
         "blocks": [_block_row(index, block, page) for index, block in enumerate(page.blocks)],
+        "regions": [_region_row(region) for region in page.regions] if page.regions is not None else None,
         "tries": page.tries,
         "seconds": list(page.seconds.items()),
         "cpu_s": page.cpu_s,
@@ -116,6 +117,17 @@ def _block_row(index: int, block: Block, page: PageWork) -> dict[str, Any]:
         "tokens_saved": block.tokens_saved,
         "agreement": block.agreement,
         "seconds": block.seconds,
+    }
+
+
+def _region_row(region: Region) -> dict[str, Any]:
+    return {
+        "label": region.label,
+        "native_label": region.native_label or None,
+        "score": region.score,
+        "order": region.order,
+        "bbox_px": list(region.box),
+        "polygon_px": [list(point) for point in region.polygon] or None,
     }
 
 

@@ -43,6 +43,7 @@ class OfficialPage:
     figures: dict[str, IntBox] = field(default_factory=dict)  # path of each picture, and where it is cut from
     spotted: Spotted | None = None
     layout: bool = True  # False: the whole page was one question
+    scored: bool = True  # False: the scores of the regions are not known
 
 
 def official_page(
@@ -139,7 +140,10 @@ def pruned_result(page: OfficialPage, options: PaddleOcrVlConfig) -> dict[str, A
         polys = [[list(point) for point in quad] for quad in page.spotted.polys]
         result["spotting_res"] = {"rec_polys": polys, "rec_texts": list(page.spotted.texts)}
     if page.layout:
-        result["layout_det_res"] = {"boxes": detection_record(page.regions)}
+        boxes = detection_record(page.regions)
+        for box in [] if page.scored else boxes:
+            box.pop("score")
+        result["layout_det_res"] = {"boxes": boxes}
     return result
 
 
