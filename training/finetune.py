@@ -102,19 +102,18 @@ def finetune_on(job: Job, workers: int, gpu: bool) -> None:
 
 def _train(job: Job, peers: Any) -> dict[str, dict[str, float]]:
     import torch
-    from transformers import PaddleOCRVLForConditionalGeneration
 
     from training.evaluate import score
     from training.forward import PackedModel
     from training.loop import Trainer, batches
-    from training.save import save_checkpoint, stored_dtype
+    from training.save import load_model, save_checkpoint, stored_dtype
 
     recipe = job.recipe
     data = load_data(job.data, job, shuffled=True)
     held = load_data(job.evaluation, job, shuffled=False) if job.evaluation else None
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     torch.manual_seed(recipe.seed)
-    model = PaddleOCRVLForConditionalGeneration.from_pretrained(job.model, dtype=torch.float32).to(device)
+    model = load_model(job.model).to(device)
     form, dtype = data.conversations.form, stored_dtype(job.model)
     flash = device.type == "cuda" and recipe.compute_type == "bf16"
     packed = PackedModel(model, form.mean, form.std, data.capacity.longest, recipe.compiled, flash, recipe.recompute).to(device)

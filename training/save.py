@@ -34,6 +34,20 @@ def hub_name(name: str) -> str:
     return name
 
 
+def load_model(folder: Path) -> Any:
+    """A checkpoint in float32, with the output layer of its own that it may have.
+
+    transformers 5 ties embeddings and output layer of a flat config.json whatever it says, and would lose the latter.
+    """
+    import torch
+    from transformers import PaddleOCRVLConfig, PaddleOCRVLForConditionalGeneration
+
+    config = PaddleOCRVLConfig.from_pretrained(folder)
+    if json.loads((folder / "config.json").read_text("utf-8")).get("tie_word_embeddings") is False:
+        config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+    return PaddleOCRVLForConditionalGeneration.from_pretrained(folder, config=config, dtype=torch.float32)
+
+
 def save_weights(model: Any, folder: Path, dtype: str) -> None:
     """model.safetensors under the hub's names; `dtype` is torch's name of it, e.g. `bfloat16`."""
     import torch

@@ -87,7 +87,7 @@ def _files(ids: dict[str, int], text: dict[str, Any], vision: dict[str, Any]) ->
             "architectures": ["PaddleOCRVLForConditionalGeneration"], "model_type": "paddleocr_vl", **text,
             "hidden_act": "silu", "max_position_embeddings": 131072, "rms_norm_eps": 1e-05,
             "rope_scaling": {"mrope_section": section, "rope_type": "default", "type": "default"},
-            "tie_word_embeddings": False, "use_bias": False, "use_cache": True,
+            "tie_word_embeddings": True, "use_bias": False, "use_cache": True,
             "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": size,
             "image_token_id": ids["<|IMAGE_PLACEHOLDER|>"], "video_token_id": size - 1,
             "vision_start_token_id": ids["<|IMAGE_START|>"], "vision_end_token_id": ids["<|IMAGE_END|>"],

@@ -104,6 +104,9 @@ def _model(config: Mapping[str, Any]) -> Iterator[Difference]:
     yield from expect("vision_config.layer_norm_eps", vision.get("layer_norm_eps", 1e-6), 1e-6, "used")
     yield from expect("hidden_act", text.get("hidden_act", "silu"), "silu", "used")
     yield from expect("rms_norm_eps", text.get("rms_norm_eps", 1e-5), 1e-5, "used")
+    tied = config.get("tie_word_embeddings", True)
+    why = "transformers 5 and vLLM tie them all the same and ignore lm_head.weight"
+    yield from expect("tie_word_embeddings", tied, True, "used", why)
     rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
     theta = text.get("rope_theta", rope.get("rope_theta"))
     yield from expect("rope_theta", theta, 500000, "used")

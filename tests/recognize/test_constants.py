@@ -52,6 +52,7 @@ ALTERED: list[tuple[str, Callable[[dict[str, Any]], Any], str, Effect]] = [
     (C, lambda c: c.update(hidden_act="gelu"), "hidden_act", "used"),
     (C, lambda c: c.update(rms_norm_eps=1e-6), "rms_norm_eps", "used"),
     (C, lambda c: c.update(rope_theta=10000), "rope_theta", "used"),
+    (C, lambda c: c.update(tie_word_embeddings=False), "tie_word_embeddings", "used"),
     (C, lambda c: c["rope_scaling"].update(mrope_section=[8, 6, 6]), "mrope_section", "refused"),
     (C, lambda c: c.update(image_token_id=5), "image_token_id", "refused"),
     (C, lambda c: c.update(vision_start_token_id=5), "vision_start_token_id", "refused"),

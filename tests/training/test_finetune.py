@@ -16,6 +16,7 @@ from tests.conftest import ROOT
 torch = pytest.importorskip("torch", reason="PyTorch is in the environment of vLLM")
 transformers = pytest.importorskip("transformers", reason="transformers is in the environment of vLLM")
 pytest.importorskip("pymupdf_fonts", reason="the training's type faces are in the extra `synth`")
+safetensors_torch = pytest.importorskip("safetensors.torch", reason="safetensors is in the environment of vLLM")
 pytest.importorskip("tensorboard", reason="tensorboard is in the extra `train`")
 
 from tests.training.renders import fresh
@@ -50,9 +51,8 @@ def job(data: Path, output: Path, **changes: Any) -> Job:
 
 
 def weights(folder: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    return load_file(folder / "model.safetensors")
+    found: dict[str, Any] = safetensors_torch.load_file(folder / "model.safetensors")
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +71,8 @@ def test_learns_what_it_is_given_and_writes_what_loads(tmp_path: Path) -> None:
     loaded = transformers.PaddleOCRVLForConditionalGeneration.from_pretrained(out, dtype=torch.float32)
     assert all(name.startswith(("visual.", "mlp_AR.", "model.", "lm_head.")) for name in weights(out))
     assert set(weights(out)) == set(weights(FIXTURE))
-    moved = (loaded.lm_head.weight.half() != weights(FIXTURE)["lm_head.weight"]).any()
-    assert bool(moved)
+    embeddings = loaded.model.language_model.embed_tokens.weight.half()
+    assert bool((embeddings != weights(FIXTURE)["model.embed_tokens.weight"]).any())
     report = json.loads((out / "training" / "report.json").read_text())
     assert report["evaluation"]["after"] == rates["after"]
     assert list((out / "training" / "tensorboard").glob("events.*"))
@@ -89,6 +89,22 @@ def test_a_resumed_training_is_the_same_training(tmp_path: Path) -> None:
     finetune(job(data, tmp_path / "cut"))
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_an_output_layer_of_its_own_survives(tmp_path: Path) -> None:
+    """transformers ties it to the embeddings, whatever a flat config.json says."""
+    from training.save import load_model, save_checkpoint
+
+    own = tmp_path / "own"
+    shutil.copytree(FIXTURE, own)
+    config = json.loads((own / "config.json").read_text()) | {"tie_word_embeddings": False}
+    (own / "config.json").write_text(json.dumps(config))
+    given = weights(FIXTURE) | {"lm_head.weight": torch.randn(config["vocab_size"], config["hidden_size"]).half()}
+    safetensors_torch.save_file(given, own / "model.safetensors")
+    assert save_checkpoint(load_model(own), tmp_path / "again", own, "float16") == ["inference.yml"]
+    again = weights(tmp_path / "again")
+    assert set(again) == set(given)
+    assert all(torch.equal(again[name], given[name]) for name in given)
 
 
 def test_bad_data_trains_nothing(tmp_path: Path) -> None:
