@@ -15,6 +15,7 @@ from pipelines.errors import DamagedDocument, NoPages, PageDamaged
 from pipelines.raster.sizing import fitting_dpi
 from pipelines.schema import Probe, RasterPage
 
+_FORMATS = ("TIFF", "PNG", "JPEG", "WEBP", "MPO")
 _DEFAULT_DPI = 144.0  # of an image that does not say; what such scans are read at
 _MOST_DECODED = 400_000_000  # pixels of one frame before it is refused; a decoded A0 at 300 dpi has 140 million
 
@@ -25,16 +26,18 @@ class ImageRasterizer:
     name = "pillow"
 
     def __init__(self) -> None:
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageFile, ImageOps
 
         self._image: Any = Image
+        self._files: Any = ImageFile
         self._ops: Any = ImageOps
         Image.MAX_IMAGE_PIXELS = None  # judged by _MOST_DECODED and by the memory limit of the process
         self._open: Any = None
+        self._path = ""
 
     def open(self, path: str, passwords: Sequence[str]) -> Probe:
         try:
-            opened = self._image.open(path, formats=("TIFF", "PNG", "JPEG", "WEBP", "MPO"))
+            opened = self._image.open(path, formats=_FORMATS)
             count = int(getattr(opened, "n_frames", 1))
         except MemoryError:
             raise
@@ -42,29 +45,47 @@ class ImageRasterizer:
             raise DamagedDocument(f"Pillow cannot open it: {error}") from None
         if count <= 0:
             raise NoPages("the image has no frames")
-        self._open = opened
+        self._open, self._path = opened, path
         form = {"MPO": "jpeg"}.get(opened.format, str(opened.format).lower())
         # only a TIFF's frames are pages; those of an animation or a stereo photograph are one picture
         return Probe(form, count if form == "tiff" else 1)
 
     def render(self, page_index: int, dpi: float, max_megapixels: float) -> RasterPage:
-        image = self._open
         try:
-            image.seek(page_index)
-            width, height = image.size
-            if width * height > _MOST_DECODED:
-                raise PageDamaged(f"the image declares {width} x {height} pixels")
+            image, lost = self._decoded(page_index)
             own = _own_dpi(image)
-            image.draft("RGB", None) if image.format == "JPEG" else None
             upright = self._ops.exif_transpose(image)
             pixels, scale = self._shrunk(upright, own, dpi, max_megapixels)
         except (PageDamaged, MemoryError):
             raise
         except Exception as error:
             raise PageDamaged(f"Pillow cannot decode the image: {error}") from None
-        flags = ("downscaled",) if scale < 0.999 and own * scale < dpi * 0.999 else ()
+        flags = (*lost, *(("downscaled",) if scale < 0.999 and own * scale < dpi * 0.999 else ()))
         final = own * scale
         return RasterPage(pixels, final, pixels.shape[1] * 72.0 / final, pixels.shape[0] * 72.0 / final, flags=flags)
+
+    def _decoded(self, page_index: int) -> tuple[Any, tuple[str, ...]]:
+        """A frame with its pixels, and `truncated` when the file ends before they do: the rest is grey."""
+        try:
+            return self._frame(page_index), ()
+        except OSError:
+            self._open = self._image.open(self._path, formats=_FORMATS)  # a decoder that broke off does not go on
+            self._files.LOAD_TRUNCATED_IMAGES = True
+            try:
+                return self._frame(page_index), ("truncated",)
+            finally:
+                self._files.LOAD_TRUNCATED_IMAGES = False
+
+    def _frame(self, page_index: int) -> Any:
+        image = self._open
+        image.seek(page_index)
+        width, height = image.size
+        if width * height > _MOST_DECODED:
+            raise PageDamaged(f"the image declares {width} x {height} pixels")
+        if image.format == "JPEG":
+            image.draft("RGB", None)
+        image.load()
+        return image
 
     def _shrunk(self, image: Any, own: float, dpi: float, max_megapixels: float) -> tuple[Any, float]:
         """RGB pixels at no more than the wanted resolution; a smaller image is never blown up."""

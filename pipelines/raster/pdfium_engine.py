@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import DamagedDocument, Encrypted, NoPages, PageDamaged
-from pipelines.raster.damage import is_damaged
+from pipelines.raster.damage import is_damaged, names_encryption
 from pipelines.raster.sizing import fitting_dpi, usable
 from pipelines.schema import Box, Probe, RasterPage, Word
 
@@ -48,7 +48,9 @@ class PdfiumRasterizer:
             try:
                 return self._pdfium.PdfDocument(path, password=password), password
             except self._pdfium.PdfiumError as error:
-                if getattr(error, "err_code", None) != self._raw.FPDF_ERR_PASSWORD and "assword" not in str(error):
+                locked = getattr(error, "err_code", None) == self._raw.FPDF_ERR_PASSWORD or "assword" in str(error)
+                # PDFium's last error may be that of a document before: only one that names /Encrypt can be encrypted
+                if not locked or not names_encryption(path):
                     raise DamagedDocument(f"PDFium cannot open it: {error}") from None
         raise Encrypted("needs a password; add it: --set source.passwords='[...]'")
 
@@ -59,6 +61,9 @@ class PdfiumRasterizer:
             raise PageDamaged(f"PDFium cannot load the page: {error}") from None
         try:
             width, height = page.get_size()
+            if not (width and height):
+                page.set_cropbox(*page.get_mediabox())  # a crop box beside the page shows nothing: readers ignore it
+                width, height = page.get_size()
             if not usable(width, height):
                 raise PageDamaged(f"the page declares a size of {width} x {height} points")
             fitting = fitting_dpi(width, height, dpi, max_megapixels)

@@ -46,7 +46,8 @@ class Rasterize:
             try:
                 self._fill(page, self._render(path, page.page_index))
             except _COSTLY as error:
-                charge = max(time.perf_counter() - started, LEAST_SHARE * self._config.deadline_s)
+                # at most one deadline: the start of a child that the page before had cost is not this page's
+                charge = min(max(time.perf_counter() - started, LEAST_SHARE * self._config.deadline_s), self._config.deadline_s)
                 span_budget.charge(charge)
                 budget.charge(charge)
                 page.timing = not isinstance(error, PageCrash)

@@ -16,19 +16,30 @@ import pymupdf
 import pytest
 from PIL import Image
 
-from pipelines.errors import DamagedDocument, Encrypted, HtmlPage, PageCrash, PageTimeout, UnsupportedFormat
+from pipelines.config import load
+from pipelines.errors import (
+    DamagedDocument,
+    Encrypted,
+    HtmlPage,
+    PageCrash,
+    PagemillError,
+    PageTimeout,
+    UnsupportedFormat,
+)
 from pipelines.raster.budget import DocumentBudget
 from pipelines.raster.isolate import IsolatedRasterizer
-from pipelines.raster.rasterize import is_blank
+from pipelines.raster.rasterize import Rasterize, is_blank
+from pipelines.schema import Span
+from pipelines.stages import begin
 from tests.builders import pdf_bytes, text_pdf
-from tests.e2e.test_isolation import billion_laughs
+from tests.hostile import billion_laughs, kinds
 
 ENGINES = ("pymupdf", "pypdfium2")
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=ENGINES, scope="module")
 def rasterizer(request: pytest.FixtureRequest) -> Iterator[IsolatedRasterizer]:
-    with IsolatedRasterizer(request.param, 20, 1024) as made:
+    with IsolatedRasterizer(request.param, 8, 1024) as made:
         yield made
 
 
@@ -69,7 +80,7 @@ def test_words_of_a_rotated_page_lie_on_their_ink(rasterizer: IsolatedRasterizer
 
 
 def test_a_killed_child_costs_one_call(rasterizer: IsolatedRasterizer, tmp_path: Path) -> None:
-    laughs = write(tmp_path / "l.pdf", billion_laughs(24))
+    laughs = write(tmp_path / "l.pdf", billion_laughs(30))
     good = str(text_pdf(tmp_path / "g.pdf", 1))
     rasterizer.probe(good, [])
     child = rasterizer.child_pid
@@ -82,7 +93,7 @@ def test_a_killed_child_costs_one_call(rasterizer: IsolatedRasterizer, tmp_path:
 
 
 def test_a_hang_ends_at_its_deadline_and_leaves_no_process(tmp_path: Path) -> None:
-    laughs = write(tmp_path / "l.pdf", billion_laughs(24))
+    laughs = write(tmp_path / "l.pdf", billion_laughs(30))
     good = str(text_pdf(tmp_path / "g.pdf", 1))
     with IsolatedRasterizer("pymupdf", 1.5, 1024) as rasterizer:
         rasterizer.probe(good, [])
@@ -177,6 +188,40 @@ def test_a_huge_page_is_downscaled_and_says_so(rasterizer: IsolatedRasterizer, t
     page = rasterizer.render(write(tmp_path / "h.pdf", huge), [], 0, 144, 4)
     assert page.pixels.shape[0] * page.pixels.shape[1] <= 4.1e6
     assert "downscaled" in page.flags
+
+
+def test_form_fields_are_drawn_and_read(rasterizer: IsolatedRasterizer, tmp_path: Path) -> None:
+    page = rasterizer.render(write(tmp_path / "f.pdf", kinds()["form-fields"][0]), [], 0, 72, 25)
+    assert page.pixels.min() < 128
+
+
+def test_a_span_costs_at_most_three_deadlines(tmp_path: Path) -> None:
+    config = load(settings=["raster.deadline_s=1.5"])
+    path = tmp_path / "l.pdf"
+    path.write_bytes(billion_laughs(30, pages=8))
+    stage = Rasterize(config.raster, [])
+    (work,) = begin([Span("d" * 64, 1, tuple(range(8)), "uri", 8, "pdf")])
+    stage.rasterize(work, path, DocumentBudget(tmp_path / "budget", 100))
+    stage.close()
+    assert [page.error.code for page in work.pages if page.error] == ["PAGE_TIMEOUT"] * 3 + ["BUDGET_EXCEEDED"] * 5
+    assert all(page.timing for page in work.pages)
+    assert DocumentBudget(tmp_path / "budget", 100).spent() >= 4.5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_hostile_kind_ends_by_name(tmp_path: Path, engine: str) -> None:
+    """A page or a named error, and a child that goes on; which states are right is tested through Ray."""
+    good = str(text_pdf(tmp_path / "g.pdf", 1))
+    with IsolatedRasterizer(engine, 4, 512) as rasterizer:
+        for name, (data, _) in kinds().items():
+            path, found = write(tmp_path / "h", data), ""
+            try:
+                for index in range(min(3, rasterizer.probe(path, []).page_count)):
+                    rasterizer.render(path, [], index, 72, 4)
+            except PagemillError as error:
+                found = error.code
+            assert found != "INTERNAL", name
+            assert rasterizer.render(good, [], 0, 36, 25).words, name
 
 
 def test_blank_is_paper_with_dust() -> None:
