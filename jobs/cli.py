@@ -7,6 +7,7 @@ import typer
 from jobs.audit import audit
 from jobs.common import run_app
 from jobs.config import app as config_app
+from jobs.diff import diff
 from jobs.doctor import doctor
 from jobs.export import export
 from jobs.export_sft import export_sft
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Archives of documents to Parquet and Markdown, with nothing lost.",
 )
-for command in (ingest, plan, audit, status, show, report, export, tables, doctor, finetune):
+for command in (ingest, plan, audit, status, show, report, diff, export, tables, doctor, finetune):
     app.command()(command)
 app.command("export-sft")(export_sft)
 

@@ -7,22 +7,16 @@ forbids every request and every script and style but the two inside it, named by
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
-from importlib import resources
 from typing import Any
-
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
 
 from pipelines.errors import by_code
 from pipelines.observe import figures
 from pipelines.observe.figures import clock
 from pipelines.observe.pages import ShownPage
+from pipelines.observe.template import many, page
 from pipelines.observe.view import PageView, page_view, short_name
 
 _TONES = {"finished": "ok", "nothing_to_do": "ok", "interrupted": "degraded", "fenced": "failed", "failed": "failed"}
@@ -42,15 +36,10 @@ def render(shown: Mapping[str, Any], pages: Sequence[ShownPage] = (), config_yam
         pages: of the run, with their pictures.
         config_yaml: of the run, secrets left out.
     """
-    css, js = _asset("report.css"), _asset("report.js")
-    views = [page_view(number, page, shown["source"]) for number, page in enumerate(pages, 1)]
+    views = [page_view(number, one, shown["source"]) for number, one in enumerate(pages, 1)]
     links = {(view.doc_id, view.page - 1): f"page-{view.number}" for view in views}
-    policy = (
-        f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; script-src '{_hash(js)}'; "
-        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
-    )
-    return _environment().get_template("report.html").render(
-        css=Markup(css), js=Markup(js), policy=policy, shown=shown, pages=views, config_yaml=config_yaml, keyboard=_KEYS,
+    return page(
+        "report.html", ["report.css"], "report.js", shown=shown, pages=views, config_yaml=config_yaml, keyboard=_KEYS,
         title=f"pagemill report {shown['run_id']}",
         **_overview(shown), **_failures(shown, links), **_pages(shown, views), rankings=_rankings(shown, links),
         tables=_tables(shown),
@@ -91,10 +80,10 @@ def _headline(shown: Mapping[str, Any]) -> str:
     if not pages and not documents:
         return "Nothing was left to do" if shown["status"] == "nothing_to_do" else "No page was read"
     read = pages - shown["pages"].get("failed", 0)
-    of = _many(pages, "page") if read == pages else f"{read:,} of {_many(pages, 'page')}"
+    of = many(pages, "page") if read == pages else f"{read:,} of {many(pages, 'page')}"
     verb = "was" if pages == 1 else "were"
     unopened = shown["documents"].get("failed", 0) + shown["documents"].get("encrypted", 0)
-    among = f"{documents - unopened:,} of {_many(documents, 'document')}" if unopened else _many(documents, "document")
+    among = f"{documents - unopened:,} of {many(documents, 'document')}" if unopened else many(documents, "document")
     return f"{of} {verb} read, from {among}" if documents else f"{of} {verb} read"
 
 
@@ -107,7 +96,7 @@ def _sentences(shown: Mapping[str, Any]) -> list[str]:
         (pages.get("degraded", 0), "With a recorded fallback or flag: {}.", "page"),
         (shown["pending"] or 0, "Left for the next run: {}.", "page"),
     ]
-    found = [text.format(_many(count, noun)) for count, text, noun in said if count]
+    found = [text.format(many(count, noun)) for count, text, noun in said if count]
     if shown["message"]:
         found.append(shown["message"])
     if not found and sum(pages.values()):
@@ -233,29 +222,3 @@ def _first(shown: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 def _by_count(counts: Mapping[str, int] | None) -> dict[str, int]:
     return dict(sorted((counts or {}).items(), key=lambda item: -item[1]))
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
-# -- the template ----------------------------------------------------------------------------------------------------
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals["clock"] = clock
-    environment.filters["classname"] = lambda name: "".join(char if char.isalnum() else "_" for char in str(name))
-    return environment
-
-
-@cache
-def _asset(name: str) -> str:
-    return resources.files("pipelines.observe").joinpath("page", name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -51,9 +51,7 @@ def _newest(output: Output) -> str:
 
 def _report_of(output: Output, run: str) -> tuple[dict[str, Any], str]:
     """What report.json says, and the configuration; counted from the ledger where the run did not live to write them."""
-    if "/" in run or not output.con.execute("SELECT 1 FROM ledger WHERE kind = 'run' AND run_id = ? LIMIT 1", [run]).fetchone():
-        known = output.con.execute("SELECT DISTINCT run_id FROM ledger WHERE kind = 'run' ORDER BY 1 DESC LIMIT 5").fetchall()
-        raise ConfigError(f"no run {run} here; the newest are {', '.join(str(row[0]) for row in known) or 'none'}")
+    output.check_run(run)
     try:
         shown = json.loads(output.store.get(f"runs/{run}/report.json"))
         yaml = output.store.get(f"runs/{run}/config.yaml").decode()

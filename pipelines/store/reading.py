@@ -65,6 +65,13 @@ CREATE OR REPLACE VIEW {{prefix}}blocks_history AS
 SELECT doc_id, page_index, revision, state, is_live, unnest(blocks, recursive := true) FROM {{prefix}}pages_history;
 """
 
+_RUN_VIEW = """
+CREATE OR REPLACE VIEW run_page AS
+SELECT s.doc_id, s.page_index, s.attempt, coalesce(m.new_part, s.part) AS part
+FROM span_page s SEMI JOIN chosen_run r ON r.run_id = s.run_id LEFT JOIN part_moved m ON m.old_part = s.part
+QUALIFY row_number() OVER (PARTITION BY s.doc_id, s.page_index ORDER BY s.position DESC) = 1
+"""
+
 _ORDER = {
     "pages": "doc_id, page_index", "blocks": "doc_id, page_index, block_index", "documents": "doc_id", "sources": "uri",
 }  # fmt: skip
@@ -105,6 +112,29 @@ class Output:
         """The views `pages_history` and `blocks_history`, over every part that a record names, superseded ones too."""
         self._install_parts(con, "span_page", "part_rows_all")
         con.execute(_HISTORY_VIEWS.format(prefix=prefix))
+
+    def check_run(self, run_id: str) -> None:
+        """
+        Raises:
+            ConfigError: the ledger has no such run.
+        """
+        runs = self.con.execute("SELECT DISTINCT run_id FROM ledger WHERE kind = 'run' ORDER BY 1 DESC").fetchall()
+        if (run_id,) not in runs:
+            newest = ", ".join(str(row[0]) for row in runs[:5])
+            raise ConfigError(f"no run {run_id} in {self.store.root}; the newest are {newest or 'none'}")
+
+    def install_run(self, run_id: str) -> None:
+        """The view `run_pages`: every page as this run read it, whatever came after.
+
+        Raises:
+            ConfigError: the ledger has no such run.
+        """
+        self.check_run(run_id)
+        self.con.execute("CREATE OR REPLACE TEMP TABLE chosen_run AS SELECT ? AS run_id", [run_id])
+        self.con.execute(_RUN_VIEW)
+        self._install_parts(self.con, "run_page", "part_rows_run")
+        self.con.execute("CREATE OR REPLACE VIEW run_pages AS SELECT p.* FROM part_rows_run p SEMI JOIN run_page l "
+                         "ON l.doc_id = p.doc_id AND l.page_index = p.page_index AND l.attempt = p.attempt")  # fmt: skip
 
     def _install_parts(self, con: duckdb.DuckDBPyConnection, naming: str, view: str) -> None:
         parts = [str(row[0]) for row in con.execute(f"SELECT DISTINCT part FROM {naming} ORDER BY part").fetchall()]
