@@ -13,7 +13,8 @@ STATES = ("ok", "blank", "degraded", "failed")
 DOCUMENT_STATES = ("ok", "partial", "encrypted", "failed")
 _MOST_INTERVALS = 72
 _STAGE_WORDS = {
-    "rasterize": "pages to pixels", "layout": "finding regions", "recognize": "reading them", "assemble": "Markdown",
+    "rasterize": "pages to pixels", "layout": "finding regions", "crop": "cutting them out", "recognize": "reading them",
+    "finish": "repair, tables", "assemble": "Markdown",
     "write": "Parquet and images", "starved": "waiting for input", "blocked": "waiting for room behind it",
     "other": "start-up, loading models, the end",
 }  # fmt: skip

@@ -1,28 +1,41 @@
 """A document's text as HTML that cannot do anything: Markdown with HTML off, tables through an allow-list of tags.
 
-Invariant: what comes out holds no attribute but `colspan`, `rowspan` and `start`, no link, no image, no script, no style, no
-comment, whatever went in; text is never lost silently: what is cut is counted.
+Formulas become MathML, which browsers draw without a script.
+
+Invariant: what comes out holds no attribute but the few named here, no link, no image, no script, no style, no comment,
+whatever went in; text is never lost silently: what is cut is counted, a formula that cannot be set is shown as its LaTeX.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from html import escape
 from typing import Any
 
 import nh3
 from markdown_it import MarkdownIt
 from markupsafe import Markup
+from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 from pipelines.assemble.page import block_markdown
 from pipelines.schema import Block, Box
 
 _MOST = 20_000  # characters of one block that are shown; a page of prose has 3,000
 _TABLE_TAGS = {"table", "thead", "tbody", "tfoot", "tr", "td", "th", "caption", "br", "sub", "sup", "b", "i", "em", "strong", "p"}
+_LONGEST_FORMULA = 2000  # characters of LaTeX; 3,000 take 0.1 s
+_MATH_TAGS = {
+    *("math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "msup", "msub", "msubsup", "mfrac", "msqrt", "mroot", "mover"),
+    *("munder", "munderover", "mtable", "mtr", "mtd", "mphantom", "menclose"),
+}
 _TEXT_TAGS = {
     *("p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "pre", "code", "em", "strong", "s", "blockquote"),
     *_TABLE_TAGS,
+    *_MATH_TAGS,
 }
-_ATTRIBUTES = {"td": {"colspan", "rowspan"}, "th": {"colspan", "rowspan"}, "ol": {"start"}}
+_ATTRIBUTES = {
+    "td": {"colspan", "rowspan"}, "th": {"colspan", "rowspan"}, "ol": {"start"}, "math": {"display"}, "mo": {"stretchy"},
+    "mi": {"mathvariant"}, "mfrac": {"linethickness"},
+}  # fmt: skip
 
 
 def rendered_block(row: dict[str, Any]) -> Markup:
@@ -49,7 +62,19 @@ def _block(row: dict[str, Any], content: str) -> Block:
     return Block(row["label"], Box(0, 0, 0, 0), content, row["source"] or "", row["engine"] or "", "", level=row["level"])
 
 
+def _formula(latex: str, options: dict[str, Any]) -> str:
+    from latex2mathml.converter import convert
+
+    if len(latex) <= _LONGEST_FORMULA:
+        try:
+            return str(convert(latex, display="block" if options["display_mode"] else "inline"))
+        except Exception:  # what a model wrote need not be LaTeX; it is shown as it is
+            pass
+    return f"<code>{escape(latex)}</code>"
+
+
 @cache
 def _markdown() -> MarkdownIt:
     renderer = MarkdownIt("commonmark", {"html": False, "linkify": False})
+    dollarmath_plugin(renderer, allow_labels=False, double_inline=True, renderer=_formula)
     return renderer.enable("table").disable(["link", "image", "autolink", "html_block", "html_inline", "reference"])
