@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from jobs.cli import app
 from pipelines.config import Config
 from pipelines.errors import ConfigError
 from pipelines.layout.labels import MERGE_MODES, V1_THRESHOLDS
@@ -136,3 +138,22 @@ def test_a_backend_file_that_asks_for_what_is_not_there(tmp_path: Path) -> None:
     for path in (tmp_path / "none.yaml", tmp_path / "list.yaml"):
         with pytest.raises(ConfigError, match=path.name):
             backend_file(path)
+
+
+def test_both_files_through_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "pipeline_config_vllm.yaml").write_text(yaml.safe_dump(PIPELINE), "utf-8")
+    (tmp_path / "vlm_server_config.yaml").write_text("gpu-memory-utilization: 0.8\nmax-model-len: 7520\n", "utf-8")
+    files = ["--paddlex-config", str(tmp_path / "pipeline_config_vllm.yaml")]
+    files += ["--backend-config", str(tmp_path / "vlm_server_config.yaml")]
+    done = CliRunner().invoke(app, ["config", "show", *files, "--set", "paddleocr_vl.layout_threshold=0.5"])
+    assert done.exit_code == 0, done.output
+    told = yaml.safe_load(done.stdout)
+    assert told["recognize"]["engine"] == "vllm"  # the backend's file means an engine in this process
+    assert (told["vllm"]["gpu_memory_utilization"], told["vllm"]["max_model_len"]) == (0.8, 7520)
+    assert (told["paddleocr_vl"]["pipeline_version"], told["paddleocr_vl"]["layout_threshold"]) == ("v1", 0.5)
+    assert "use_queues: no effect here" in done.stderr
+    (tmp_path / "shown.yaml").write_text(done.stdout, "utf-8")
+    again = CliRunner().invoke(app, ["config", "show", "--conf", str(tmp_path / "shown.yaml")])
+    assert yaml.safe_load(again.stdout) == told
+    version = CliRunner().invoke(app, ["config", "show", *files, "--pipeline-version", "v1.5"])
+    assert "pipeline_version: v1.5" in version.stdout

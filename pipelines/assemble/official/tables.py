@@ -16,6 +16,7 @@ _BEHIND = frozenset({"footer", "vision_footnote", "number", "footnote", "footer_
 _BEFORE = frozenset({"header", "header_image", "number", "seal"})
 _WIDTHS = 0.1  # difference of the widths over the narrower
 _HEAD_ROWS = 5
+_MOST_TABLES = 64  # in one content: a model that loops nests thousands, and each row would be searched through all below it
 _MOST_SPAN = 1000  # a model may write any number
 
 
@@ -56,6 +57,8 @@ def joined_table(above: str, below: str, strict: bool = False) -> str | None:
     """One table of two whose columns fit, the second without the head that repeats the first's; else None."""
     from bs4 import BeautifulSoup
 
+    if max(above.count("<table"), below.count("<table")) > _MOST_TABLES:
+        return None
     soup, more = BeautifulSoup(above, "html.parser"), BeautifulSoup(below, "html.parser")
     rows, rows_below = soup.find_all("tr"), more.find_all("tr")
     if not rows and (rows_below or not strict):
