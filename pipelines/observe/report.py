@@ -25,14 +25,11 @@ def write_report(
     """Writes report.json, report.html and config.yaml of the run; their keys below OUTPUT by name."""
     folder = f"runs/{summary.run_id}"
     shown = report_dict(summary, exit_code, pages)
-    files = {
-        "report.json": json.dumps(shown, indent=1).encode(),
-        "report.html": render(shown, pages, config_yaml).encode("utf-8", "replace"),
-        "config.yaml": config_yaml.encode(),
-    }
-    for name, data in files.items():
-        store.put(f"{folder}/{name}", data)
-    return {name: f"{folder}/{name}" for name in files}
+    keys = {name: f"{folder}/{name}" for name in ("report.json", "config.yaml", "report.html")}
+    store.put(keys["report.json"], json.dumps(shown, indent=1).encode())
+    store.put(keys["config.yaml"], config_yaml.encode())
+    store.put(keys["report.html"], render(shown, pages, config_yaml).encode("utf-8", "replace"))  # last: it can be made again
+    return keys
 
 
 def report_dict(summary: Summary, exit_code: ExitCode, pages: Sequence[ShownPage] = ()) -> dict[str, Any]:
