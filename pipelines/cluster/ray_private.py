@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import ray._private.services
 import ray._private.utils
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
@@ -38,6 +39,21 @@ def own_signals() -> Iterator[None]:
         ray._private.utils.set_sigterm_handler = setter
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def without_dashboard_process() -> Iterator[None]:
+    """`ray.init` within it starts no dashboard process, whose only work in a private cluster is Ray's usage report.
+
+    `include_dashboard=False` still starts one, and even with the report disabled it asks the metadata services of three
+    clouds where it runs (seen in Ray 2.60: 169.254.169.254 and metadata.google.internal): no network but ours (P7).
+    """
+    before = ray._private.services.start_api_server
+    ray._private.services.start_api_server = lambda *_, **__: (None, None)
+    try:
+        yield
+    finally:
+        ray._private.services.start_api_server = before
 
 
 def watch_backpressure(context: DataContext, pools: int) -> dict[int, float]:

@@ -22,7 +22,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a Futur
 import ray
 import ray.data  # configures its logger when it is imported
 
-from pipelines.cluster.ray_private import own_signals
+from pipelines.cluster.ray_private import own_signals, without_dashboard_process
 from pipelines.config import RayConfig
 from pipelines.errors import ConfigError
 
@@ -48,7 +48,7 @@ class Session:
         self._diverted.enter_context(_native_stderr_in_file())
         _quiet()
         if not ray.is_initialized():
-            with own_signals():
+            with own_signals(), without_dashboard_process():
                 self._start()
             self._ours = True
         if self._config.workers is None:
@@ -119,14 +119,15 @@ def _native_stderr_in_file() -> Iterator[None]:
 
 def start_local(cpus: int, object_store_mib: int) -> tuple[str, Callable[[], None]]:
     """A cluster on this machine that other drivers may join: its address, and what ends it."""
-    info = ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        object_store_memory=object_store_mib * _MIB,
-    )
+    with without_dashboard_process():
+        info = ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            object_store_memory=object_store_mib * _MIB,
+        )
     return str(info.address_info["gcs_address"]), ray.shutdown
 
 
