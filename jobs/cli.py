@@ -6,12 +6,14 @@ import typer
 
 from jobs.audit import audit
 from jobs.common import run_app
+from jobs.compact import compact
 from jobs.config import app as config_app
 from jobs.diff import diff
 from jobs.doctor import doctor
 from jobs.export import export
 from jobs.export_sft import export_sft
 from jobs.finetune import finetune
+from jobs.gc import gc
 from jobs.ingest import ingest
 from jobs.plan import plan
 from jobs.report import report
@@ -25,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Archives of documents to Parquet and Markdown, with nothing lost.",
 )
-for command in (ingest, plan, audit, status, show, report, diff, export, tables, doctor, finetune):
+for command in (ingest, plan, audit, status, show, report, diff, export, tables, compact, gc, doctor, finetune):
     app.command()(command)
 app.command("export-sft")(export_sft)
 

@@ -76,6 +76,20 @@ def _is_new(store: ObjectStore) -> bool:
     return True
 
 
+def open_existing(output: str, config: StoreConfig) -> ObjectStore:
+    """Opens an output that is there, to look after it.
+
+    Raises:
+        ConfigError: it is none, or a newer pagemill's.
+    """
+    store = open_store(output, config)
+    try:
+        check_format(store)
+    except FileNotFoundError:
+        raise ConfigError(f"{output} is not a pagemill output: it has no {MARK}") from None
+    return store
+
+
 def check_format(store: ObjectStore) -> None:
     """
     Raises:

@@ -110,7 +110,7 @@ class Output:
 
     def install_history(self, con: duckdb.DuckDBPyConnection, prefix: str) -> None:
         """The views `pages_history` and `blocks_history`, over every part that a record names, superseded ones too."""
-        self._install_parts(con, "span_page", "part_rows_all")
+        self._install_parts(con, "(SELECT s.part FROM span_page s ANTI JOIN part_gone g ON g.part = s.part)", "part_rows_all")
         con.execute(_HISTORY_VIEWS.format(prefix=prefix))
 
     def check_run(self, run_id: str) -> None:

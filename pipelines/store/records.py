@@ -17,7 +17,7 @@ RECORDS = pa.schema(
         pa.field("number", pa.int64(), nullable=False),  # of the commit, from 1
         pa.field("row", pa.int32(), nullable=False),  # within the commit, from 0
         pa.field("commit_id", pa.string(), nullable=False),  # random: tells our own commit from a foreign one
-        pa.field("claim", pa.int64(), nullable=False),  # number of the claim under which it was written
+        pa.field("claim", pa.int64(), nullable=False),  # number of the claim under which it was written; 0: none (moved)
         pa.field("kind", pa.string(), nullable=False),
         pa.field("at", pa.timestamp("us", tz="UTC"), nullable=False),
         pa.field("run_id", pa.string()),
@@ -60,7 +60,7 @@ RECORDS = pa.schema(
         pa.field("failed", pa.int32()),
         pa.field("retryable", pa.int32()),  # what a later run tries again: pages (document), 1 or 0 (source)
         pa.field("markdown", pa.string()),  # key below OUTPUT
-        # moved
+        # moved: rows of old_part are in new_part; null: nothing needs them any more, gc deleted them
         pa.field("old_part", pa.string()),
         pa.field("new_part", pa.string()),
         # run

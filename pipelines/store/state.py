@@ -45,12 +45,17 @@ CREATE OR REPLACE VIEW document_latest AS
 SELECT * FROM document_all QUALIFY row_number() OVER (PARTITION BY doc_id ORDER BY revision DESC) = 1;
 
 CREATE OR REPLACE VIEW part_moved AS
-SELECT old_part, arg_max(new_part, number * 1000000 + "row") AS new_part FROM ledger WHERE kind = 'moved' GROUP BY old_part;
+SELECT old_part, arg_max(new_part, number * 1000000 + "row") AS new_part
+FROM ledger WHERE kind = 'moved' AND new_part IS NOT NULL GROUP BY old_part;
 
+-- superseded parts that gc deleted
+CREATE OR REPLACE VIEW part_gone AS SELECT DISTINCT old_part AS part FROM ledger WHERE kind = 'moved' AND new_part IS NULL;
+
+-- each page that a span record covers, with the part in which its row is now
 CREATE OR REPLACE VIEW span_page AS
-SELECT doc_id, revision, attempt, part, tries, run_id, number * 1000000 + "row" AS position,
-       unnest(pages) AS page_index, unnest(states) AS state, unnest(codes) AS code
-FROM ledger WHERE kind = 'span';
+SELECT s.doc_id, s.revision, s.attempt, coalesce(m.new_part, s.part) AS part, s.tries, s.run_id,
+       s.number * 1000000 + s."row" AS position, unnest(s.pages) AS page_index, unnest(s.states) AS state, unnest(s.codes) AS code
+FROM ledger s LEFT JOIN part_moved m ON m.old_part = s.part WHERE s.kind = 'span';
 
 -- of each revision, complete or not, the newest span record that covers a page
 CREATE OR REPLACE VIEW revision_page AS
@@ -59,11 +64,10 @@ QUALIFY row_number() OVER (PARTITION BY doc_id, revision, page_index ORDER BY po
 
 -- the one rule
 CREATE OR REPLACE VIEW live_page AS
-SELECT s.doc_id, s.page_index, s.revision, s.attempt, coalesce(m.new_part, s.part) AS part, s.state, s.code, s.tries
+SELECT s.doc_id, s.page_index, s.revision, s.attempt, s.part, s.state, s.code, s.tries
 FROM span_page s
 LEFT JOIN document_all c ON c.doc_id = s.doc_id AND c.revision = s.revision
 LEFT JOIN (SELECT DISTINCT doc_id FROM document_all) d ON d.doc_id = s.doc_id
-LEFT JOIN part_moved m ON m.old_part = s.part
 WHERE c.doc_id IS NOT NULL OR (d.doc_id IS NULL AND s.revision = 1)
 QUALIFY row_number() OVER (PARTITION BY s.doc_id, s.page_index ORDER BY s.position DESC) = 1;
 
