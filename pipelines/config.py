@@ -79,7 +79,7 @@ class VllmConfig(_Section):
     load_format: str
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(json_schema_extra=FINGERPRINTED)
     engines_per_gpu: int = Field(ge=1, le=8)
-    gpu_memory_utilization: Literal["auto"] | float
+    gpu_memory_utilization: Literal["auto"] | Annotated[float, Field(gt=0, le=1)]
     reserve_gib: float = Field(ge=0)
     kv_cache_memory_bytes: int | None = Field(ge=1 << 20)
     max_model_len: int = Field(ge=256)

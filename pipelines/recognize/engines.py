@@ -43,7 +43,11 @@ def identify(config: Config) -> Identity:
     """
     if config.recognize.engine == "vllm":
         model = locate(config.vllm.model_dir, config.vllm.storage_options)
-        return Identity(f"vllm/{model.name}", weights_hash(model), PatchFormat.of_directory(model))
+        try:
+            patches = PatchFormat.of_directory(model)
+        except (KeyError, ValueError) as error:
+            raise ConfigError(f"{model}/preprocessor_config.json: {type(error).__name__}: {error}") from error
+        return Identity(f"vllm/{model.name}", weights_hash(model), patches)
     if config.recognize.engine == "openai":
         return Identity(f"openai/{config.server.model or 'the served model'}", "")
     if is_vision(config.recognize):

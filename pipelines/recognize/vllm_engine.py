@@ -27,6 +27,7 @@ from pipelines.recognize.base import Answer, Crop, Packed, Sampling, Task
 from pipelines.recognize.checkpoint import format_of
 from pipelines.recognize.loops import LoopRule, LoopWatch
 from pipelines.recognize.model_dir import locate, weights_bytes
+from pipelines.recognize.orphans import announce
 
 log = logging.getLogger("pagemill")
 
@@ -36,7 +37,7 @@ _MERGED = 4  # patches to a token
 _PROMPT_TOKENS = 64  # of the chat template and the task
 _SEED = 1  # of the rung "sampling": two runs say the same
 
-# read by vllm when it is imported: no telemetry (P7), quiet, no hub but when a hub id was asked for (that is done by then)
+# read by vllm when it is imported: no telemetry (P7), quiet, no hub (what a hub id names is here by then)
 _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
     "VLLM_LOGGING_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "false", "VLLM_CONFIGURE_LOGGING": "1",
@@ -52,10 +53,10 @@ class VllmEngine:
     """
 
     def __init__(self, config: Config) -> None:
-        os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
         self._config = config
         self._check()
         model = locate(config.vllm.model_dir, config.vllm.storage_options)
+        os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
         self.name = f"vllm/{model.name}"
         self._prompts = _Prompts(model)
         self._admission = Admission(config.vllm.max_num_seqs, config.vllm.wave)
@@ -270,6 +271,7 @@ def _started(config: VllmConfig, arguments: dict[str, Any], weights: int) -> Any
         raise ConfigError(f"vllm.engine_args: this vLLM has no {', '.join(unknown)}")
 
     def start() -> Any:
+        announce()
         began = time.monotonic()
         try:
             engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 import pagemill
 from pipelines.config import load
 from pipelines.ingest import ingest
+from pipelines.recognize.base import Answer, Crop
+from pipelines.recognize.engines import Identity, form_of
+from pipelines.recognize.finishing import FinishPages
+from pipelines.recognize.pack import PatchFormat
+from pipelines.recognize.vision import CropPages, ReadCrops
+from pipelines.schema import Box, PageWork, RasterPage, Region, Span, SpanWork
 from pipelines.store.audit import audit
 from pipelines.store.reading import comparable
 from tests.builders import archive, pdf_bytes
 from tests.conftest import Driver
+from tests.engines import Digest
 
 SIZES = {"long": 21, "short-a": 1, "short-b": 2}
 PAGES = sum(SIZES.values())
@@ -118,3 +129,55 @@ def test_prefer_asks_only_what_the_layer_cannot_give(tmp_path: Path) -> None:
     blocks = pagemill.read(output, "blocks").to_pylist()
     assert [(block["source"], block["rung"], block["tokens"]) for block in blocks] == [("text_layer", None, None)] * 3
     assert all("says" in block["content"] for block in blocks)
+
+
+def test_bad_regions_cost_blocks_and_no_page() -> None:
+    """1 px, a line 6,000 times as long as wide, 20,000 px, one colour, outside the page: through crop, pack and finish."""
+    config = load(settings=["recognize.engine=tests.engines:Digest"])
+    pixels = np.full((20_000, 600, 3), 255, np.uint8)
+    pixels[::7, 100:500] = 40
+    pixels[5000:6000] = 200
+    regions = [
+        Region("text", Box(0, 10_000, 600, 20_000), 1.0),
+        Region("text", Box(10, 100, 11, 101), 1.0),
+        Region("text", Box(100, 1000, 107, 4900), 1.0),
+        Region("text", Box(300, 10, 590, 17), 1.0),
+        Region("text", Box(0, 5100, 600, 5900), 1.0),  # grey, nothing else
+        Region("text", Box(700, 100, 900, 200), 1.0),
+        Region("table", Box(100, 7000, 500, 7400), 1.0),
+        Region("figure", Box(0, 9000, 600, 9300), 1.0),
+    ]
+    patches = PatchFormat((0.5,) * 3, (0.5,) * 3)
+    form = form_of(config, Identity("vllm/x", "", patches))
+    asked: list[Crop] = []
+
+    class Taking(Digest):
+        async def answer(self, crop: Crop) -> Answer:
+            asked.append(crop)
+            return Answer("<fcel>a<fcel>b<nl>" if crop.task == "table" else "text", tokens=3)
+
+    page = PageWork("doc", 0, raster=RasterPage(pixels, 144, 300, 10_000), regions=regions)
+    page.height_px, page.width_px, page.dpi = 20_000, 600, 144.0
+    work = SpanWork(Span("doc", 1, (0,), "uri", 1, "pdf"), "attempt", [page])
+    CropPages(config, form).crop(work)
+    assert page.error is None
+    assert page.raster is not None
+    assert page.raster.pixels.size == 0  # no page image goes to an engine
+    asyncio.run(ReadCrops(config, Taking(config), form).recognize(work))
+    FinishPages(config, "x", "w").finish(work)
+    assert page.error is None
+    assert asked
+    for crop in asked:
+        assert crop.packed is not None
+        assert crop.pixels.size == 0
+        rows, columns = crop.packed.grid[1:]
+        assert 112_896 <= rows * columns * 14 * 14 <= 1_003_520 or max(rows, columns) > 100 * min(rows, columns)
+    codes = {tuple(block.box_px): block.error_code for block in page.blocks}
+    assert codes[(0, 5100, 600, 5900)] == "REGION_BLANK"
+    assert codes[(700, 100, 900, 200)] == "REGION_UNREADABLE"
+    assert codes[(10, 100, 11, 101)] == "REGION_UNREADABLE"
+    table = next(block for block in page.blocks if block.label == "table")
+    assert table.html == "<table><tr><td>a</td><td>b</td></tr></table>"
+    figure = next(block for block in page.blocks if block.label == "figure")
+    assert figure.image == page.figures[0].name
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(page.figures[0].data)).convert("RGB")).shape[:2], (300, 600))

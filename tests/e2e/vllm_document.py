@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.config import Config
+from pipelines.layout.rules import around, holds
 from pipelines.schema import Box, RasterPage, Region
 from tests.builders import drawn_pdf, text_at
 
@@ -25,8 +26,20 @@ class Given:
         pass
 
     def detect(self, pages: Sequence[RasterPage]) -> list[list[Region]]:
-        kinds = (("text", LINE), ("text", PARAGRAPH), ("table", TABLE))
-        return [[Region(label, box.scaled(page.scale), 1.0) for label, box in kinds] for page in pages]
+        return [
+            [
+                Region("text", _tight(page, LINE), 1.0),
+                Region("text", _tight(page, PARAGRAPH), 1.0),
+                Region("table", TABLE.scaled(page.scale), 1.0),
+            ]
+            for page in pages
+        ]
+
+
+def _tight(page: RasterPage, box: Box) -> Box:
+    """Around the words there, as a layout model would put it."""
+    inside = around([word.box for word in page.words if holds(box, word.box)])
+    return Box(inside.x0 - 2, inside.y0 - 2, inside.x1 + 2, inside.y1 + 2).scaled(page.scale)
 
 
 def document(pages: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]]) -> bytes:
