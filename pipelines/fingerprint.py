@@ -30,7 +30,7 @@ def fingerprint_inputs(config: Config, weights: dict[str, str]) -> dict[str, obj
         "options": config.fingerprinted(),
         "weights": dict(sorted(weights.items())),
         "libraries": {name: _version(name) for name in libraries},
-        "reading": 1,  # raised when a change of pagemill's own code changes results
+        "reading": 2,  # raised when a change of pagemill's own code changes results
     }
 
 

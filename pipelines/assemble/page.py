@@ -7,6 +7,7 @@ character that would is escaped. Pixels are dropped here.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 
 from pipelines.config import AssembleConfig
 from pipelines.schema import FURNITURE, Block, SpanWork
@@ -18,6 +19,8 @@ _BULLET = re.compile("^\\s*(?:[\u2022\u25cf\u25aa\u25e6\u2023\u00b7*\u2013-])\\s
 _FORMULA = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
 _LESS, _MORE = re.compile(r" ?< ?"), re.compile(r" ?> ?")
 _BARE_DOLLAR = re.compile(r"(?<!\\)\$")
+_NUMBER = re.compile(r"^\s*(\d{1,9})([.)])\s+(?=\S)")
+_BOX = re.compile(r"\[[ xX]\]\s")  # a task in GitHub's Markdown
 _UNSTORABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
 
@@ -53,7 +56,7 @@ def block_markdown(block: Block) -> str:
     if block.label == "title" and text:
         return f"{'#' * (block.level or 2)} {' '.join(text.split())}"
     if block.label == "list":
-        return "\n".join(f"- {escape(_BULLET.sub('', line))}" for line in block.content.splitlines() if line.strip())
+        return "\n".join(_items(block.content.splitlines()))
     if block.label == "code":
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", block.content)), default=0))
         return f"{fence}\n{block.content}\n{fence}"
@@ -82,6 +85,21 @@ def _formula(latex: str, mark: str) -> str:
 def _escaped(text: str) -> str:
     """What comes before a formula keeps the end of its last line."""
     return escape(text) + ("\n" if text.endswith("\n") else "")
+
+
+def _items(lines: Iterable[str]) -> Iterator[str]:
+    """Lines of a list as its items. A number stays where Markdown counts the same: at the start of a run of numbers, and
+    where it follows the one before; elsewhere it is text of the item."""
+    before: int | None = None
+    for line in filter(str.strip, lines):
+        number = _NUMBER.match(line)
+        counted = number is not None and (before is None or int(number[1]) == before + 1)
+        if number is not None and counted:
+            yield f"{number[1]}{number[2]} {escape(line[number.end() :])}"
+        else:
+            text = escape(_BULLET.sub("", line))
+            yield "- " + (f"\\{text}" if _BOX.match(text) else text)
+        before = int(number[1]) if number is not None and counted else None
 
 
 def escape(text: str) -> str:

@@ -17,8 +17,8 @@ import numpy as np
 
 from pipelines.config import LayoutConfig
 from pipelines.errors import ConfigError
-from pipelines.layout.order import reading_order
-from pipelines.layout.rules import sane
+from pipelines.layout.arrange import arrange
+from pipelines.layout.lines import lines_of
 from pipelines.schema import Box, RasterPage, Region
 
 _LABELS = {
@@ -61,11 +61,14 @@ class EmbeddedLayout:
         found = self._model(np.ascontiguousarray(page.pixels[:, :, ::-1]))  # the model was trained on BGR
         boxes = found.boxes if found.boxes is not None else []
         regions = [
-            Region(_LABELS.get(str(name).lower().replace(" ", "_"), "text"), Box(*map(float, box)), float(score))
+            Region(_LABELS.get(_word(name), "text"), Box(*map(float, box)), float(score), _word(name))
             for box, name, score in zip(boxes, found.class_names or [], found.scores or [], strict=True)
         ]
-        regions = sane(regions, page)
-        return [regions[i] for i in reading_order([region.box for region in regions])]
+        return [placed.region for placed in arrange(regions, lines_of(page), page)]
+
+
+def _word(name: object) -> str:
+    return str(name).lower().replace(" ", "_")
 
 
 def package_file(package: str, name: str) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from functools import cached_property
 
@@ -17,12 +17,14 @@ import numpy as np
 
 from pipelines.config import RecognizeConfig
 from pipelines.errors import EngineFailed
-from pipelines.layout.order import reading_order
-from pipelines.layout.rules import around, holds
+from pipelines.layout.arrange import Placed, arrange, place
+from pipelines.layout.cues import title_level
+from pipelines.layout.lines import TextLine, body_size, join, lines_of
 from pipelines.recognize.base import Reading
 from pipelines.recognize.ocr import Line, LineReader
+from pipelines.recognize.paragraphs import content
 from pipelines.recognize.tables import TableReader
-from pipelines.recognize.textlayer import join_lines, paragraph, policy, trust, words_by_region, words_in
+from pipelines.recognize.textlayer import is_cjk, paragraph, policy, trust, words_in
 from pipelines.schema import Block, Box, Figure, Pixels, RasterPage, Region
 
 _AGREE = 0.5  # similarity of a block's two texts below which the page is flagged (`verify`)
@@ -63,22 +65,8 @@ class EmbeddedReader:
     # -- text layer ----------------------------------------------------------------------------------------------------
 
     def _from_layer(self, page: RasterPage, regions: list[Region]) -> Reading:
-        reading = Reading([])
-        for region, words in zip(regions, words_by_region(regions, page), strict=True):
-            started = time.perf_counter()
-            block = self._block(region, "text_layer", "text layer", "")
-            if region.label == "figure":
-                self._figure(block, page, reading)
-                block.content = paragraph(words)
-            elif region.label == "table":
-                cells = [(word.text, word.box.scaled(page.scale)) for word in words]
-                self._table(block, page, cells, paragraph(words))
-            else:
-                block.content = paragraph(words)
-            block.seconds = time.perf_counter() - started
-            if block.content or block.image:
-                reading.blocks.append(block)
-        return reading
+        placed = place(regions, lines_of(page))
+        return self._reading(page, placed, lambda region: self._block(region, "text_layer", "text layer", ""))
 
     # -- pixels --------------------------------------------------------------------------------------------------------
 
@@ -86,36 +74,47 @@ class EmbeddedReader:
         started = time.perf_counter()
         lines, whole = self._lines.read(page.pixels, until)
         per_line = (time.perf_counter() - started) / max(1, len(lines))
-        reading = Reading([], flags=[] if whole else ["reading_cut_short"], timing=not whole)
+        found = [region for region in regions if region.native_label]  # what a model saw; the rest came from a text layer
+        placed = arrange(found, join(list(map(_text_line, lines))), page)
         weights = self.weights[:16]
-        for region, held in _assign(regions, lines):
-            block = self._block(region, "pixels", self._lines.name, weights)
-            block.confidence = float(np.mean([line.confidence for line in held])) if held else None
-            text = _paragraph(held)
-            if region.label == "figure":
-                self._figure(block, page, reading)
-                block.content = text
-            elif region.label == "table":
-                self._table(block, page, [(line.text, line.box) for line in held], text)
-            else:
-                block.content = text
-            block.seconds = per_line * len(held)
-            if block.content or block.image:
-                reading.blocks.append(block)
+        reading = self._reading(page, placed, lambda region: self._block(region, "pixels", self._lines.name, weights), per_line)
+        reading.flags += [] if whole else ["reading_cut_short"]
+        reading.timing = not whole
         return reading
 
     # -- both ----------------------------------------------------------------------------------------------------------
 
-    def _block(self, region: Region, source: str, engine: str, weights: str) -> Block:
-        level = 2 if region.label == "title" else None
-        return Block(region.label, region.box, "", source, engine, weights, level=level)
+    def _reading(
+        self, page: RasterPage, placed: Sequence[Placed], block_of: Callable[[Region], Block], per_line: float = 0.0
+    ) -> Reading:
+        reading = Reading([])
+        body = body_size([line for piece in placed for line in piece.lines])
+        for piece in placed:
+            started = time.perf_counter()
+            block = block_of(piece.region)
+            block.content = content(block.label, piece.lines)
+            sure = [line.confidence for line in piece.lines if line.confidence is not None]
+            block.confidence = float(np.mean(sure)) if sure else None
+            if block.label == "figure":
+                self._figure(block, page, reading)
+            elif block.label == "table":
+                self._table(block, page, [word for line in piece.lines for word in line.words])
+            elif block.label == "title":
+                block.level = title_level(block.content, max(line.size for line in piece.lines), body)
+            block.seconds = time.perf_counter() - started + per_line * len(piece.lines)
+            if block.content or block.image:
+                reading.blocks.append(block)
+        return reading
 
-    def _table(self, block: Block, page: RasterPage, words: list[tuple[str, Box]], text: str) -> None:
+    def _block(self, region: Region, source: str, engine: str, weights: str) -> Block:
+        return Block(region.label, region.box, "", source, engine, weights, native_label=region.native_label)
+
+    def _table(self, block: Block, page: RasterPage, words: Sequence[tuple[str, Box]]) -> None:
         crop, box = _crop(page.pixels, block.box_px)
         inside = [(word, Box(b.x0 - box.x0, b.y0 - box.y0, b.x1 - box.x0, b.y1 - box.y0)) for word, b in words]
-        block.content = text
         if crop.size and words:
-            block.html = self._tables.read(crop, inside) or None
+            found, block.rung = self._tables.read(crop, inside)
+            block.html = found or None
             block.engine = f"{block.engine} + {self._tables.name}"
             block.weights = self.weights[:16]
 
@@ -128,38 +127,29 @@ class EmbeddedReader:
         reading.figures.append(Figure(block.image, data))
 
 
-def _assign(regions: Sequence[Region], lines: Sequence[Line]) -> list[tuple[Region, list[Line]]]:
-    """Each line to the smallest region that holds its middle; what is left makes text regions; reading order."""
-    held: list[list[Line]] = [[] for _ in regions]
-    stray: list[list[Line]] = []
-    for line in lines:
-        inside = [i for i, region in enumerate(regions) if holds(region.box, line.box)]
-        if inside:
-            held[min(inside, key=lambda i: regions[i].box.area)].append(line)
-        elif stray and _continues(stray[-1][-1].box, line.box):
-            stray[-1].append(line)
+def _text_line(line: Line) -> TextLine:
+    """A line that was read from pixels; words get the share of its width that their letters have."""
+    return TextLine(
+        words_along(line.text, line.box), line.box, 0.8 * min(line.box.height, line.box.width), False, line.confidence
+    )
+
+
+def words_along(text: str, box: Box) -> tuple[tuple[str, Box], ...]:
+    """Words of a line with places in it, as if all letters were equally wide."""
+    if box.height > 2 * box.width:
+        return ((text, box),)
+    widths = [2 if is_cjk(char) else 1 for char in text]
+    unit = box.width / max(1, sum(widths))
+    words, at, start, word = [], box.x0, box.x0, ""
+    for char, width in zip(text + " ", [*widths, 1], strict=True):
+        if char.isspace():
+            if word:
+                words.append((word, Box(start, box.y0, at, box.y1)))
+            word, start = "", at + unit * width
         else:
-            stray.append([line])
-    found = list(zip(regions, held, strict=True))
-    found += [(Region("text", around([line.box for line in group]), 0.0), group) for group in stray]
-    return [found[i] for i in reading_order([region.box for region, _ in found])]
-
-
-def _continues(above: Box, below: Box) -> bool:
-    """Whether a line goes on the paragraph of the line above it."""
-    overlap = min(above.x1, below.x1) - max(above.x0, below.x0)
-    return overlap > 0.5 * min(above.width, below.width) and -0.5 * above.height < below.y0 - above.y1 < 0.8 * above.height
-
-
-def _paragraph(lines: Sequence[Line]) -> str:
-    """Lines by row, left to right within a row."""
-    rows: list[list[Line]] = []
-    for line in sorted(lines, key=lambda found: (found.box.y0 + found.box.y1) / 2):
-        if rows and (line.box.y0 + line.box.y1) / 2 < rows[-1][0].box.y1 - 0.25 * rows[-1][0].box.height:
-            rows[-1].append(line)
-        else:
-            rows.append([line])
-    return join_lines([" ".join(line.text for line in sorted(row, key=lambda found: found.box.x0)) for row in rows])
+            word += char
+        at += unit * width
+    return tuple(words)
 
 
 def _disagreement(blocks: Sequence[Block], page: RasterPage) -> list[str]:

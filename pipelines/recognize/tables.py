@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 
 from pipelines.layout.embedded import package_file
-from pipelines.recognize.textlayer import join_lines
+from pipelines.layout.rules import around
+from pipelines.recognize.grid import Placed, cell_text, contradictions, grid_html, runs
 from pipelines.schema import Box, Pixels
 
+_MOST_OF_RUN = 0.6
+_MOST_CONTRADICTIONS = 0.05  # share of runs; right structures have none, wrong ones of large tables a third
 _INPUT = 488.0  # SLANet-plus gives boxes in its padded square input of this side
 
 
@@ -35,23 +38,26 @@ class TableReader:
 
         return TableStructurer(str(self.model_path))
 
-    def read(self, crop: Pixels, words: Sequence[tuple[str, Box]]) -> str:
+    def read(self, crop: Pixels, words: Sequence[Placed]) -> tuple[str, str | None]:
         """
         Args:
             crop: (height, width, 3) uint8 RGB.
             words: text with boxes in pixels of the crop.
 
         Returns:
-            `<table>...</table>`, or "" when no structure was found.
+            `<table>...</table>`, or "" when no structure was found; and `aligned_grid` where the model's structure
+            contradicts where the words stand, so that rows and columns were taken from these.
         """
         structure, cells, _ = self._model(np.ascontiguousarray(crop[:, :, ::-1]))
-        if not structure or len(cells) == 0:
-            return ""
-        height, width = crop.shape[:2]
-        ratio = min(_INPUT / height, _INPUT / width)
-        scale_x, scale_y = _INPUT / (width * ratio), _INPUT / (height * ratio)
-        boxes = [_box(cell, scale_x, scale_y) for cell in np.asarray(cells, np.float64).reshape(len(cells), -1)]
-        return _html(structure, _fill(boxes, words))
+        if structure and len(cells):
+            height, width = crop.shape[:2]
+            ratio = min(_INPUT / height, _INPUT / width)
+            scale_x, scale_y = _INPUT / (width * ratio), _INPUT / (height * ratio)
+            boxes = [_box(cell, scale_x, scale_y) for cell in np.asarray(cells, np.float64).reshape(len(cells), -1)]
+            filled = _fill(boxes, words)
+            if contradictions(filled) <= _MOST_CONTRADICTIONS:
+                return _html(structure, [cell_text(cell) for cell in filled]), None
+        return grid_html(words), "aligned_grid"
 
 
 def _box(cell: Any, scale_x: float, scale_y: float) -> Box:
@@ -59,17 +65,29 @@ def _box(cell: Any, scale_x: float, scale_y: float) -> Box:
     return Box(float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max()))
 
 
-def _fill(cells: Sequence[Box], words: Sequence[tuple[str, Box]]) -> list[str]:
-    """Text of each cell: a word goes where most of it lies, else to the nearest cell."""
-    lines: list[list[tuple[str, Box]]] = [[] for _ in cells]
-    for text, box in words:
-        shares = [cell.overlap(box) for cell in cells]
-        best = int(np.argmax(shares))
-        if shares[best] <= 0:
-            x, y = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
-            best = int(np.argmin([_distance(cell, x, y) for cell in cells]))
-        lines[best].append((text, box))
-    return [_cell_text(found) for found in lines]
+def _fill(cells: Sequence[Box], words: Sequence[Placed]) -> list[list[list[Placed]]]:
+    """The runs of each cell: words that stand close together stay together where most of them lies in one cell; a run that
+    reaches over several cells is dealt out word by word."""
+    filled: list[list[list[Placed]]] = [[] for _ in cells]
+    for run in runs(words):
+        whole = around([box for _, box in run])
+        shares = [cell.overlap(whole) for cell in cells]
+        if len(run) == 1 or max(shares) > _MOST_OF_RUN * sum(shares):
+            filled[_cell_of(whole, cells)].append(run)
+        else:
+            for word in run:
+                filled[_cell_of(word[1], cells)].append([word])
+    return filled
+
+
+def _cell_of(box: Box, cells: Sequence[Box]) -> int:
+    """Where most of a box lies, else the nearest cell."""
+    shares = [cell.overlap(box) for cell in cells]
+    best = int(np.argmax(shares))
+    if shares[best] > 0:
+        return best
+    x, y = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+    return int(np.argmin([_distance(cell, x, y) for cell in cells]))
 
 
 def _distance(cell: Box, x: float, y: float) -> float:
@@ -77,17 +95,6 @@ def _distance(cell: Box, x: float, y: float) -> float:
     across = max(cell.x0 - x, 0.0, x - cell.x1)
     down = max(cell.y0 - y, 0.0, y - cell.y1)
     return across + 4 * down
-
-
-def _cell_text(words: list[tuple[str, Box]]) -> str:
-    rows: list[list[tuple[str, Box]]] = []
-    for word in sorted(words, key=lambda w: w[1].y0):
-        middle = (word[1].y0 + word[1].y1) / 2
-        if rows and middle < rows[-1][0][1].y1:
-            rows[-1].append(word)
-        else:
-            rows.append([word])
-    return join_lines([" ".join(text for text, _ in sorted(row, key=lambda w: w[1].x0)) for row in rows])
 
 
 def _html(structure: Sequence[str], texts: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ characters cannot be language is refused, so that the page is read from pixels.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ _MOST_BAD = 0.05  # share of characters that no text has
 _LEAST_LETTERS = 0.35  # share of letters and digits: below it a long layer is noise (a page of rules is short)
 _HIDDEN_SHARE = 0.5
 _LONG = 40
+_LEADERS = re.compile(r"([.…_·\-])\1{3,}")  # of a table of contents, of a form to fill in
 
 
 def policy(config: RecognizeConfig) -> Literal["prefer", "verify", "off"]:
@@ -36,8 +38,8 @@ class Trust:
 
 def trust(page: RasterPage) -> Trust:
     """Whether the visible words of a page can be taken for its text."""
-    text = "".join(word.text for word in page.words)
-    if not text:
+    text = _LEADERS.sub("", "".join(word.text for word in page.words))
+    if not page.words:
         return Trust(False, "hidden layer only" if page.hidden_words else "no text layer")
     hidden = sum(len(word.text) for word in page.hidden_words)
     if hidden > _HIDDEN_SHARE * (len(text) + hidden) and hidden > _LONG:

@@ -68,6 +68,15 @@ def test_a_formula_does_not_become_markup(latex: str) -> None:
         assert tag not in html
 
 
+def test_items_of_a_list_keep_their_numbers_where_markdown_counts_alike() -> None:
+    assert block_markdown(block("list", "150. s(t)\n151. r\na. why\n157. x*y")) == "150. s(t)\n151. r\n- a. why\n157. x\\*y"
+    assert block_markdown(block("list", "1. one\n3. three\n[ ] open")) == "1. one\n- 3\\. three\n- \\[ \\] open"
+    html = MarkdownIt("commonmark").render(block_markdown(block("list", "7) <b>\n8) # no")))
+    assert "<b>" not in html
+    assert '<ol start="7">' in html
+    assert "<h1>" not in html
+
+
 def test_labels() -> None:
     assert block_markdown(block("title", "A # b", level=3)) == "### A # b"
     assert block_markdown(block("list", "• one\n- two")) == "- one\n- two"
