@@ -102,11 +102,6 @@ class ServerConfig(_Section):
     image: Literal["png", "jpeg"] = Field(json_schema_extra=FINGERPRINTED)
     jpeg_quality: int = Field(ge=1, le=100, json_schema_extra=FINGERPRINTED)
 
-    @field_validator("text_layer", mode="before")
-    @classmethod
-    def _off_is_a_word(cls, value: object) -> object:
-        return "off" if value is False else value  # YAML 1.1 takes a bare `off` for false
-
 
 TaskPixels = Literal[
     "ocr_min_pixels", "ocr_max_pixels", "table_min_pixels", "table_max_pixels", "chart_min_pixels", "chart_max_pixels",
