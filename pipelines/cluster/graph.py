@@ -236,6 +236,8 @@ def run_graph(
             compute["max_concurrent_calls_per_actor"] = pool.calls
         if pool.gpus:
             reserved["num_gpus"] = pool.gpus
+        if pool.python is not None:
+            reserved["runtime_env"] = {"py_executable": pool.python}
         rows = rows.map_batches(
             Actor if pool.calls == 1 else EngineActor,
             fn_constructor_args=(pool.names, site),

@@ -28,6 +28,7 @@ class Pool:
     cpus: float = 1.0  # that each actor reserves
     gpus: float = 0.0
     calls: int = 1  # at once in each actor; above 1 the pool is asynchronous
+    python: str | None = None  # interpreter of its processes; None: the driver's
 
     @property
     def name(self) -> str:
@@ -48,20 +49,24 @@ def plan_pools(config: Config, cpus: int, gpus: int, workers: int) -> list[Pool]
     """
     stages = stage_names(config)
     if not is_vision(config.recognize):
-        groups = [stages] if config.ray.fuse else _apart(stages)
-        return _fitting([Pool(names, workers, config.ray.worker_cpus) for names in groups], cpus)
+        groups = [stages] if config.ray.fuse and config.layout.python is None else _apart(stages)
+        return _fitting([_layout_python(Pool(names, workers, config.ray.worker_cpus), config) for names in groups], cpus)
     at = stages.index("recognize")
     local = config.recognize.engine == "vllm"
     engines = max(1, gpus) * config.vllm.engines_per_gpu if local else 1
     on_card = gpus > 0 and layout_on_card(config)
     share = _cut((1 - _LAYOUT_SHARE * on_card) / config.vllm.engines_per_gpu) if local and gpus else 0.0
-    before = _apart(stages)[:at] if on_card or not config.ray.fuse else [stages[:at]]
+    separate = on_card or config.layout.python is not None or not config.ray.fuse
+    before = _apart(stages)[:at] if separate else [stages[:at]]
     return _fitting(
         [
             *(
-                Pool(names, gpus, config.ray.worker_cpus, _LAYOUT_SHARE)
-                if on_card and names == ("layout",)
-                else Pool(names, workers, config.ray.worker_cpus)
+                _layout_python(
+                    Pool(names, gpus, config.ray.worker_cpus, _LAYOUT_SHARE)
+                    if on_card and names == ("layout",)
+                    else Pool(names, workers, config.ray.worker_cpus),
+                    config,
+                )
                 for names in before
             ),
             Pool(stages[at : at + 1], engines, 1.0, share, calls_at_once(config)),
@@ -69,6 +74,11 @@ def plan_pools(config: Config, cpus: int, gpus: int, workers: int) -> list[Pool]
         ],
         cpus,
     )
+
+
+def _layout_python(pool: Pool, config: Config) -> Pool:
+    """Layout alone in its pool may have an interpreter of its own: Paddle's CUDA libraries must not meet vLLM's."""
+    return replace(pool, python=config.layout.python) if pool.names == ("layout",) else pool
 
 
 def layout_on_card(config: Config) -> bool:

@@ -49,6 +49,12 @@ def test_a_gpu_is_divided() -> None:
     assert [shared[names].gpus for names in (("rasterize",), ("layout",), ("crop",), ("recognize",))] == [0, 0.1, 0, 0.9]
 
 
+@pytest.mark.parametrize("reader", [[], VLLM])
+def test_an_interpreter_of_its_own_is_for_layout_alone(reader: list[str]) -> None:
+    pools = plan_pools(config(*reader, "layout.engine=paddle", "layout.device=cpu", "layout.python=/p/bin/python"), 16, 1, 15)
+    assert {pool.names: pool.python for pool in pools if pool.python} == {("layout",): "/p/bin/python"}
+
+
 def test_the_engine_is_filled_twice() -> None:
     for seqs, pages in ((512, 8), (1024, 8), (256, 4)):
         calls = calls_at_once(config(*VLLM, f"vllm.max_num_seqs={seqs}", f"source.span_pages={pages}"))
