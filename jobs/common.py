@@ -30,6 +30,11 @@ BackendConfig = Annotated[
     typer.Option("--backend-config", help="settings of PaddleOCR's vLLM server (vlm_server_config.yaml), as they are"),
 ]
 
+ModelDir = Annotated[
+    str | None,
+    typer.Option("--model-dir", help="read with this PaddleOCR-VL, by vLLM: a folder, a URI or a hub id"),
+]
+
 OutputArgument = Annotated[str, typer.Argument(help="folder or URI of the results")]
 
 
@@ -39,9 +44,10 @@ def configuration(
     version: str | None = None,
     paddlex: Path | None = None,
     backend: Path | None = None,
+    model_dir: str | None = None,
 ) -> Config:
-    """Defaults, `--conf` files, official files, `--pipeline-version`, `--set`: each over those before it. What of an official
-    file has no effect is printed to stderr.
+    """Defaults, `--conf` files, official files, `--pipeline-version`, `--model-dir`, `--set`: each over those before it. What
+    of an official file has no effect is printed to stderr.
 
     Raises:
         ConfigError
@@ -55,6 +61,8 @@ def configuration(
                 print(f"pagemill: {note}", file=sys.stderr)
     if version is not None:
         layers.append(("--pipeline-version", {"paddleocr_vl": {"pipeline_version": version}}))
+    if model_dir is not None:
+        layers.append(("--model-dir", {"recognize": {"engine": "vllm"}, "vllm": {"model_dir": model_dir}}))
     return load(conf or [], settings or [], layers)
 
 

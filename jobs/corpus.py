@@ -23,7 +23,7 @@ def corpus(
     output: Annotated[Path, typer.Argument(help="folder for the reading and corpus.md, corpus.json")],
     only: Annotated[list[str] | None, typer.Option(help="paths of the manifest that start so; may be given again")] = None,
     engine: Annotated[str, typer.Option(help="reader: a shipped conf/engines/NAME, or a value of recognize.engine")] = "",
-    model: Annotated[str, typer.Option(help="weights of that reader: recognize.model")] = "",
+    model: Annotated[str, typer.Option(help="weights of --engine vllm: vllm.model_dir")] = "",
     expect: Annotated[Path | None, typer.Option(help="YAML: states that each value of the column `expect` allows")] = None,
     conf: Conf = None,
     settings: Settings = None,
@@ -55,7 +55,7 @@ def _config(engine: str, model: str, conf: list[str], settings: list[str]) -> Co
         conf = [f"engines/{engine}", *conf]
     elif engine:
         settings = [f"recognize.engine={engine}", *settings]
-    return load(conf, [*([f"recognize.model={model}"] if model else []), *settings])
+    return load(conf, [*([f"vllm.model_dir={model}"] if model else []), *settings])
 
 
 def _csv(paths: list[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.common import BackendConfig, Conf, PaddlexConfig, PipelineVersion, Settings, configuration, guarded
+from jobs.common import BackendConfig, Conf, ModelDir, PaddlexConfig, PipelineVersion, Settings, configuration, guarded
 
 
 def ingest(
@@ -20,6 +20,7 @@ def ingest(
     pipeline_version: PipelineVersion = None,
     paddlex_config: PaddlexConfig = None,
     backend_config: BackendConfig = None,
+    model_dir: ModelDir = None,
     inline: Annotated[bool, typer.Option(help="without Ray, span after span in this process: for debugging")] = False,
     take_over: Annotated[bool, typer.Option(help="take the output from a driver that is certainly dead")] = False,
 ) -> None:
@@ -28,7 +29,7 @@ def ingest(
     from pipelines.observe.log import configure
     from pipelines.observe.report import final_line
 
-    config = configuration(conf, settings, pipeline_version, paddlex_config, backend_config)
+    config = configuration(conf, settings, pipeline_version, paddlex_config, backend_config, model_dir)
     configure(config.observe.log_level)
     ended = run(source, output, config, inline=inline, take_over=take_over)
     print(final_line(ended.summary, ended.exit_code, ended.report))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.common import BackendConfig, Conf, PaddlexConfig, PipelineVersion, Settings, configuration, guarded
+from jobs.common import BackendConfig, Conf, ModelDir, PaddlexConfig, PipelineVersion, Settings, configuration, guarded
 from pipelines.source.forecast import Forecast
 
 
@@ -20,13 +20,14 @@ def plan(
     pipeline_version: PipelineVersion = None,
     paddlex_config: PaddlexConfig = None,
     backend_config: BackendConfig = None,
+    model_dir: ModelDir = None,
 ) -> None:
     """What is new, changed or done, and how long it may take; writes nothing to OUTPUT."""
     from pipelines.ingest import fingerprint_of
     from pipelines.output import look_at
     from pipelines.source.forecast import forecast
 
-    config = configuration(conf, settings, pipeline_version, paddlex_config, backend_config)
+    config = configuration(conf, settings, pipeline_version, paddlex_config, backend_config, model_dir)
     for name, words in lines(forecast(source, look_at(output, config.store), config, fingerprint_of(config), probe)):
         print(f"{name:10} {words}")
 
