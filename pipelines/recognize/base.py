@@ -52,6 +52,7 @@ class Sampling:
     repetition_penalty: float | None = None
     max_tokens: int = 4096
     skip_special_tokens: bool = True  # False for spotting, whose places are special tokens
+    ignore_eos: bool = False  # for benches: every answer has `max_tokens` tokens
 
 
 @dataclass(slots=True, frozen=True)

@@ -13,6 +13,7 @@ grows with the number of grids, so what memory profiling saw is what a run takes
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -62,6 +63,7 @@ class PackedTower:
         self._merge: int = form.merge
         embedding = vision.embeddings
         kernel = embedding.patch_embedding.weight.flatten(1)
+        self._patch = embedding.patch_embedding.weight.shape[2:]
         self._width = -(-kernel.shape[1] // _ALIGN) * _ALIGN if self._cuda else kernel.shape[1]
         self._kernel = F.pad(kernel, (0, self._width - kernel.shape[1]))
         self._kernel_bias = embedding.patch_embedding.bias
@@ -79,6 +81,12 @@ class PackedTower:
         for part in passes([t * h * w for t, h, w in grids]):
             found += self._pass(patches[part], grids[part])
         return found
+
+    def rehearse(self) -> None:
+        """One pass of the largest size: compiles the kernels, and takes the memory that a run takes while vLLM measures it."""
+        side = math.isqrt(PASS_PATCHES // 4)
+        patches = torch.zeros((side * side, 3, *self._patch), dtype=torch.uint8, device=self.device)
+        self.encode([patches] * 4, [(1, side, side)] * 4)
 
     def _pass(self, patches: Sequence[Tensor], grids: Sequence[Grid]) -> list[Tensor]:
         lengths = [t * h * w for t, h, w in grids]

@@ -82,6 +82,10 @@ class VllmEngine:
                 self._late = 0
         return dataclasses.replace(answer, seconds=time.perf_counter() - started)
 
+    def admit(self, places: int, wave: int) -> None:
+        """Other places and waves than the configured ones, from here on; nothing may be under way. For tuning."""
+        self._admission = Admission(min(places, self._config.vllm.max_num_seqs), wave)
+
     @property
     def under_way(self) -> int:
         return self._admission.under_way
@@ -257,6 +261,7 @@ def _arguments(config: Config, model: Path) -> dict[str, Any]:
     return arguments | vllm.engine_args
 
 
+_UNASKED = 0.05  # of the card must be free when an engine starts whose KV cache is given in bytes; vLLM asks no more of it
 _CPU_KV_BYTES = 1 << 28  # without a card vLLM would claim half of the machine's memory
 
 
@@ -283,6 +288,9 @@ def _started(config: VllmConfig, arguments: dict[str, Any], weights: int) -> Any
     if not current_platform.is_cuda_alike():
         arguments.setdefault("kv_cache_memory_bytes", _CPU_KV_BYTES)
         return start()
+    if config.kv_cache_memory_bytes is not None:  # its memory is settled, nothing is measured: no turn to wait for
+        arguments.setdefault("gpu_memory_utilization", _UNASKED)
+        return start()
     card = gpu_memory.visible_card()
     with gpu_memory.Starts(card).turn() as others:
         if "gpu_memory_utilization" not in config.engine_args:
@@ -307,6 +315,7 @@ def _parameters(sampling: Sampling, rule: LoopRule | None, *, final_only: bool, 
         "temperature": sampling.temperature,
         "max_tokens": sampling.max_tokens,
         "skip_special_tokens": sampling.skip_special_tokens,
+        "ignore_eos": sampling.ignore_eos,
         "output_kind": RequestOutputKind.FINAL_ONLY if final_only else RequestOutputKind.DELTA,
     }
     if sampling.top_p is not None:

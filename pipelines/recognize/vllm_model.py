@@ -64,13 +64,21 @@ class PackedPaddleOCRVL(upstream.PaddleOCRVLForConditionalGeneration):
         self.refusal = refusal(self, vllm_config)  # why upstream's tower runs; None: it does not
         self._tower: PackedTower | None = None
 
+    def tower(self) -> PackedTower | None:
+        """The packed tower; built and compared with upstream's at the first call, when the weights are loaded."""
+        if self._tower is None and self.refusal is None:
+            self._tower = self._verified_tower()
+        return self._tower
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Upstream's; vLLM's own warm-up comes through here, so that kernels are compiled before a crop waits for them."""
+        self.tower()
+        return super().forward(*args, **kwargs)
+
     def _process_image_input(self, image_input: Any) -> Any:
         patches, grids = list(image_input.pixel_values), [tuple(grid) for grid in image_input.image_grid_thw.tolist()]
-        if self._tower is None and self.refusal is None:  # the first call: weights are loaded, memory is being profiled
-            self._tower = self._verified_tower()
-        if self._tower is None:
-            return self.encode_upstream(patches, grids)
-        return self._tower.encode(patches, grids)
+        tower = self.tower()
+        return self.encode_upstream(patches, grids) if tower is None else tower.encode(patches, grids)
 
     def encode_upstream(self, patches: Sequence[Tensor], grids: Sequence[Grid]) -> Any:
         """Upstream's way, crop by crop."""
@@ -82,8 +90,11 @@ class PackedPaddleOCRVL(upstream.PaddleOCRVLForConditionalGeneration):
         inputs = upstream.PaddleOCRImagePixelInputs(type="pixel_values", pixel_values=floats, image_grid_thw=torch.tensor(grids))
         return super()._process_image_input(inputs)
 
+    @torch.inference_mode()
     def _verified_tower(self) -> PackedTower | None:
         tower = PackedTower(self.visual, self.mlp_AR, self.patch_format)
+        if tower.device.type == "cuda":
+            tower.rehearse()
         difference = disagreement(self, tower)
         if difference <= _TOLERANCE[tower.dtype]:
             return tower

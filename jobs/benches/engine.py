@@ -1,0 +1,189 @@
+"""Bench `engine`: pages a second of PaddleOCR-VL engines on one GPU, true shape, forced lengths; setups side by side.
+
+The engines of all setups live on the card at once (setups of one kind share them) and take turns, round by round, so that
+they are measured on the same card in the same minutes; an engine that has nothing to do takes no GPU time. Crops are
+packed by CPU workers while the clock runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing as mp
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from jobs.benches.base import Figures
+from jobs.benches.engine_worker import Finished, Order, Spec, serve
+from jobs.benches.gpu_watch import GpuWatch
+from jobs.benches.shape import write_shape
+from jobs.benches.workloads import Job, archive, known
+from pipelines.recognize.pack import target_size
+
+BUDGET = (112_896, 1_003_520)  # pixels a crop: the official pipeline's
+_KINDS = ("packed", "shipped")
+
+
+@dataclass(slots=True, frozen=True)
+class Setup:
+    """Engines that share the card: `packed:3x512:wave=96`."""
+
+    name: str
+    kind: str
+    engines: int
+    seqs: int
+    wave: int
+
+    @classmethod
+    def parse(cls, text: str) -> Setup:
+        found = re.fullmatch(r"(\w+):(\d+)x(\d+)(?::wave=(\d+))?", text)
+        if not found or found[1] not in _KINDS:
+            raise typer.BadParameter(f"{text}: KIND:ENGINESxPLACES[:wave=N], with KIND one of {', '.join(_KINDS)}")
+        return cls(text, found[1], int(found[2]), int(found[3]), int(found[4] or 1))
+
+
+def engine(
+    setups: Annotated[list[str], typer.Argument(help="KIND:ENGINESxPLACES[:wave=N] ...; KIND: packed, shipped")],
+    workload: Annotated[
+        Literal["known", "archive"], typer.Option(help="lengths by area, or as real archives have them")
+    ] = "known",
+    boxes: Annotated[Path | None, typer.Option(help="for archive: block sizes of real pages (JSON; see `boxes`)")] = None,
+    pages: Annotated[int, typer.Option(help="read in each round by a packed setup")] = 600,
+    shipped_pages: Annotated[int, typer.Option(help="read in each round by a shipped setup, which is much slower")] = 120,
+    rounds: Annotated[int, typer.Option(help="of all setups, one after the other")] = 1,
+    packers: Annotated[int, typer.Option(help="CPU workers that pack, divided among a setup's engines")] = 8,
+    ahead_pages: Annotated[int, typer.Option(help="pages packed and not yet offered to an engine, all engines together")] = 64,
+    kv_mib: Annotated[float, typer.Option(help="KV cache of an engine, MiB a place; 18 KiB a token")] = 12,
+    batched: Annotated[int, typer.Option(help="max_num_batched_tokens")] = 16_384,
+    eager: Annotated[bool, typer.Option(help="no CUDA graphs; where there is no GPU")] = False,
+    extra: Annotated[str, typer.Option(help="further engine arguments, JSON")] = "{}",
+    tiny: Annotated[bool, typer.Option(help="a model of a few thousand weights, to try the bench without a GPU")] = False,
+) -> Figures:
+    """Pages a second of engines on one GPU, against vLLM as shipped."""
+    chosen = [Setup.parse(text) for text in setups]
+    if workload == "archive" and boxes is None:
+        raise typer.BadParameter("--workload archive needs --boxes FILE")
+    figures = Figures(
+        "engine", {"workload": workload, "pages": pages, "packers": packers, "batched tokens": batched, "rounds": rounds}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        model = write_shape(Path(folder) / "shape", tiny)
+        settings = {"kv_mib": kv_mib, "batched": batched, "eager": eager, "extra": extra, "packers": packers}
+        with _started(chosen, model, settings) as teams:
+            for number in range(rounds):
+                for setup in chosen:
+                    count = shipped_pages if setup.kind == "shipped" else pages
+                    work = known(count, 7 + number) if workload == "known" or boxes is None else archive(boxes, count, 7 + number)
+                    figures.rows.append(_round(setup, teams[setup.kind][: setup.engines], work, ahead_pages, number))
+                    print(figures.rows[-1], flush=True)
+    if workload == "known":
+        figures.notes.append("known: lengths are a function of area, few grids; it flatters (see docs/performance.md)")
+    return figures
+
+
+# -- the engines of a setup, each in a process of its own ----------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Member:
+    process: Any
+    pipe: Any
+    started_s: float = 0.0
+
+
+@contextlib.contextmanager
+def _started(setups: Sequence[Setup], model: Path, settings: dict[str, Any]) -> Iterator[dict[str, list[_Member]]]:
+    """Engines of each kind, as many as its largest setup needs, all started at once: each has its own KV cache's bytes."""
+    context = mp.get_context("spawn")
+    counter = context.Value("i", 0)
+    teams: dict[str, list[_Member]] = {}
+    try:
+        for kind in dict.fromkeys(setup.kind for setup in setups):
+            mine = [setup for setup in setups if setup.kind == kind]
+            for _ in range(max(setup.engines for setup in mine)):
+                ours, theirs = context.Pipe()
+                spec = Spec(str(model), kind, max(setup.seqs for setup in mine), max(s.engines for s in mine), **settings)
+                member = _Member(context.Process(target=serve, args=(spec, theirs, counter)), ours)
+                teams.setdefault(kind, []).append(member)
+                member.process.start()
+        for team in teams.values():
+            for member in team:
+                _ready(member)
+        yield teams
+    finally:
+        for team in teams.values():
+            for member in team:
+                _stop(member)
+
+
+def _ready(member: _Member, within_s: float = 400) -> None:
+    if not member.pipe.poll(within_s):
+        raise RuntimeError(f"an engine did not start within {within_s} s")
+    said = member.pipe.recv()
+    if isinstance(said, str):
+        raise RuntimeError(said)
+    member.started_s = float(said)
+
+
+def _stop(member: _Member) -> None:
+    if member.process.pid is None:
+        return
+    with contextlib.suppress(OSError):
+        member.pipe.send(None)
+    member.process.join(20)
+    if member.process.is_alive():
+        member.process.kill()
+
+
+# -- a round -------------------------------------------------------------------------------------------------------------
+
+
+def _round(setup: Setup, team: list[_Member], work: list[list[Job]], ahead_pages: int, number: int) -> dict[str, Any]:
+    order = Order(work, setup.seqs, setup.wave, max(1, ahead_pages // len(team)), number)
+    for member in team:
+        member.pipe.send(order)
+    for member in team:
+        member.pipe.recv()  # it has what it needs; nobody starts before all have
+    with GpuWatch() as watch:
+        begin = time.time()
+        for member in team:
+            member.pipe.send("go")
+        results = [_result(member) for member in team]
+        end = max(result.end for result in results)
+    ends = sorted(at for result in results for at in result.page_ends)
+    fed = min(result.fed for result in results)  # when the first engine found no more pages to take
+    return _row(setup, work, ends, begin, end, fed, results) | watch.between(begin, end)
+
+
+def _result(member: _Member) -> Finished:
+    said = member.pipe.recv()
+    if isinstance(said, str):
+        raise RuntimeError(said)
+    assert isinstance(said, Finished)
+    return said
+
+
+def _row(
+    setup: Setup, work: list[list[Job]], ends: list[float], begin: float, end: float, fed: float, results: list[Finished]
+) -> dict[str, Any]:
+    jobs = [job for page in work for job in page]
+    sizes = [target_size(job.height, job.width, *BUDGET) for job in jobs]
+    tokens = sum(result.tokens for result in results)
+    if tokens != sum(job.tokens for job in jobs) or len(ends) != len(work):
+        raise RuntimeError(f"{setup.name}: {tokens} tokens and {len(ends)} pages came, others were asked for")
+    early = ends[len(ends) // 10]
+    steady = sum(early < at <= fed for at in ends) / (fed - early) if fed > early + 1 else 0.0
+    seconds = end - begin
+    return {
+        "setup": setup.name, "pages/s": round(len(work) / seconds, 2), "steady pages/s": round(steady, 2),
+        "crops/s": round(len(jobs) / seconds), "tok/s": round(tokens / seconds), "seconds": round(seconds, 1),
+        "pages": len(work), "tok/page": round(tokens / len(work)), "crops/page": round(len(jobs) / len(work), 1),
+        "patches/page": round(sum(h * w for h, w in sizes) / 196 / len(work)), "grids": len(set(sizes)),
+        "packing CPU-s": round(sum(result.packing_s for result in results), 1),
+    }  # fmt: skip

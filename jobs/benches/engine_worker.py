@@ -1,0 +1,244 @@
+"""One engine of the bench `engine`, in a process of its own: takes pages from a common counter, reads them, says when.
+
+Invariant: a page counts when its last crop is answered; an answer of another length than asked for is an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import multiprocessing as mp
+import os
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from jobs.benches.workloads import Job, known, picture
+from pipelines.config import load
+from pipelines.recognize.base import Crop, Packed, Sampling
+from pipelines.recognize.pack import pack
+from pipelines.recognize.vllm_engine import VllmEngine
+
+BUDGET = (112_896, 1_003_520)  # pixels a crop: the official pipeline's
+MODEL_LEN = 7520
+_CROPS = 8  # a page, at least: what an engine's places can hold of pages
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": "WARNING",
+}  # fmt: skip
+
+
+@dataclass(slots=True, frozen=True)
+class Spec:
+    model: str
+    kind: str  # packed | shipped
+    seqs: int  # most places of any of its setups
+    engines: int  # most engines of any of its setups
+    kv_mib: float
+    batched: int
+    eager: bool
+    extra: str
+    packers: int
+
+
+@dataclass(slots=True, frozen=True)
+class Order:
+    """A round's work, the same for all engines of a setup: each takes the next page that nobody has."""
+
+    pages: list[list[Job]]
+    places: int
+    wave: int
+    ahead_pages: int  # beyond those that the engine's places hold
+    number: int
+
+
+@dataclass(slots=True)
+class Finished:
+    page_ends: list[float] = field(default_factory=list)  # time.time()
+    tokens: int = 0
+    packing_s: float = 0.0  # of CPU, in the packing workers
+    fed: float = 0.0  # when no page was left to take
+    end: float = 0.0
+
+
+def serve(spec: Spec, pipe: Any, counter: Any) -> None:
+    """The process: starts its engine, says how long that took, then one round after the other until `None` comes."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
+    try:
+        asyncio.run(_serve(spec, pipe, counter))
+    except Exception:
+        pipe.send(traceback.format_exc())
+
+
+async def _serve(spec: Spec, pipe: Any, counter: Any) -> None:
+    began = time.monotonic()
+    loop = asyncio.get_running_loop()
+    with ProcessPoolExecutor(max(1, spec.packers // spec.engines), mp.get_context("spawn")) as pool:
+        engine = _Reading(spec, pool)
+        warm = Order(known(4, 99), spec.seqs, 1, 4, 99)  # other crops than any round's
+        engine.prepare(warm)
+        await engine.read_all(warm, itertools.count().__next__)
+        pipe.send(time.monotonic() - began)
+        while (order := await loop.run_in_executor(None, pipe.recv)) is not None:
+            engine.prepare(order)
+            counter.value = 0
+            pipe.send("prepared")
+            await loop.run_in_executor(None, pipe.recv)
+
+            def take() -> int:
+                with counter.get_lock():
+                    counter.value += 1
+                    return int(counter.value) - 1
+
+            pipe.send(await engine.read_all(order, take))
+        engine.close()
+
+
+def pack_page(jobs: list[Job], seed: int) -> tuple[list[Packed], float]:
+    """Draws and packs a page's crops; CPU seconds of the packing alone."""
+    drawn = [picture(job, seed + n) for n, job in enumerate(jobs)]
+    began = time.process_time()
+    return [pack(pixels, *BUDGET) for pixels in drawn], time.process_time() - began
+
+
+def graph_sizes(seqs: int) -> list[int]:
+    """Batch sizes to capture: up to all places, which vLLM's own list (up to 512) need not reach."""
+    return sorted({n for n in (1, 2, 4, 8, *range(16, 257, 16), *range(288, seqs + 1, 32), seqs) if n <= seqs})
+
+
+class _Engine(Protocol):
+    async def answer(self, job: Job, picture_of: Any) -> None: ...
+
+    def admit(self, places: int, wave: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Packed:
+    """The product's engine: crops come packed."""
+
+    def __init__(self, spec: Spec) -> None:
+        extra = {"cudagraph_capture_sizes": graph_sizes(spec.seqs)} | json.loads(spec.extra)
+        settings: dict[str, Any] = {
+            "vllm.model_dir": spec.model, "vllm.load_format": "dummy", "vllm.dtype": extra.pop("dtype", "bfloat16"),
+            "vllm.max_num_seqs": spec.seqs, "vllm.max_num_batched_tokens": spec.batched, "vllm.enforce_eager": spec.eager,
+            "vllm.kv_cache_memory_bytes": int(spec.kv_mib * spec.seqs * (1 << 20)), "vllm.engine_args": json.dumps(extra),
+            "vllm.max_model_len": MODEL_LEN, "recognize.crop_deadline_s": 3600, "recognize.loop_pattern": 0,
+        }  # fmt: skip
+        self._engine = VllmEngine(load(settings=[f"{key}={value}" for key, value in settings.items()]))
+
+    def admit(self, places: int, wave: int) -> None:
+        self._engine.admit(places, wave)
+
+    async def answer(self, job: Job, picture_of: Any) -> None:
+        crop = Crop(
+            (0,), np.empty((0, 0, 3), np.uint8), "ocr", "OCR:", *BUDGET, Sampling(max_tokens=job.tokens, ignore_eos=True),
+            packed=picture_of,
+        )  # fmt: skip
+        answer = await self._engine.answer(crop)
+        if answer.tokens != job.tokens:
+            raise RuntimeError(f"{answer.tokens} tokens came, {job.tokens} were asked for: {answer.error_message}")
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+class _Shipped:
+    """vLLM as it comes: pictures go to the engine, its own class encodes them."""
+
+    def __init__(self, spec: Spec) -> None:
+        from transformers import AutoTokenizer
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        arguments: dict[str, Any] = {
+            "model": spec.model, "load_format": "dummy", "dtype": "bfloat16", "max_model_len": MODEL_LEN,
+            "max_num_seqs": spec.seqs, "max_num_batched_tokens": spec.batched, "enforce_eager": spec.eager,
+            "enable_prefix_caching": False, "mm_processor_cache_gb": 0, "limit_mm_per_prompt": {"image": 1}, "seed": 0,
+            "disable_log_stats": True, "mm_processor_kwargs": {"min_pixels": BUDGET[0], "max_pixels": BUDGET[1]},
+            "kv_cache_memory_bytes": int(spec.kv_mib * spec.seqs * (1 << 20)), "gpu_memory_utilization": 0.05,
+        }  # fmt: skip
+        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**(arguments | json.loads(spec.extra))))
+        self._places = asyncio.Semaphore(spec.seqs)
+        self._numbers = itertools.count()
+        content = [{"type": "image"}, {"type": "text", "text": "OCR:"}]
+        self._text = AutoTokenizer.from_pretrained(spec.model).apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+
+    def admit(self, places: int, wave: int) -> None:  # noqa: ARG002 vLLM has no waves
+        self._places = asyncio.Semaphore(2 * places)  # so that its own queue is never empty
+
+    async def answer(self, job: Job, picture_of: Any) -> None:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        parameters = SamplingParams(
+            temperature=0.0, max_tokens=job.tokens, ignore_eos=True, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        given = {"prompt": self._text, "multi_modal_data": {"image": picture_of}}
+        came = -1
+        async with self._places:
+            async for output in self._engine.generate(given, parameters, f"request-{next(self._numbers)}"):
+                came = len(output.outputs[0].token_ids)
+        if came != job.tokens:
+            raise RuntimeError(f"{came} tokens came, {job.tokens} were asked for")
+
+    def close(self) -> None:
+        self._engine.shutdown()
+
+
+class _Reading:
+    """One engine and what feeds it."""
+
+    def __init__(self, spec: Spec, pool: ProcessPoolExecutor) -> None:
+        self._shipped = spec.kind == "shipped"
+        self._engine: _Engine = _Shipped(spec) if self._shipped else _Packed(spec)
+        self._pool = pool
+        self._drawn: dict[int, list[Any]] = {}
+
+    def prepare(self, order: Order) -> None:
+        """For vLLM as shipped: pictures are in memory before the clock starts, to its advantage."""
+        if self._shipped:
+            from PIL import Image
+
+            self._drawn = {
+                number: [Image.fromarray(picture(job, number * 100 + n)) for n, job in enumerate(jobs)]
+                for number, jobs in enumerate(order.pages)
+            }
+
+    async def read_all(self, order: Order, take: Callable[[], int]) -> Finished:
+        self._engine.admit(order.places, order.wave)
+        result, window = Finished(), asyncio.Semaphore(order.places // _CROPS + order.ahead_pages)
+        pages: list[asyncio.Task[None]] = []
+        while True:
+            await window.acquire()
+            if (number := take()) >= len(order.pages):
+                break
+            pages.append(asyncio.create_task(self._page(order, number, window, result)))
+        result.fed = time.time()
+        await asyncio.gather(*pages)
+        result.end = time.time()
+        return result
+
+    async def _page(self, order: Order, number: int, window: asyncio.Semaphore, result: Finished) -> None:
+        jobs = order.pages[number]
+        if self._shipped:
+            pictures = self._drawn.pop(number)
+        else:
+            loop = asyncio.get_running_loop()
+            pictures, seconds = await loop.run_in_executor(self._pool, pack_page, jobs, order.number * 1_000_003 + number * 100)
+            result.packing_s += seconds
+        await asyncio.gather(*(self._engine.answer(job, one) for job, one in zip(jobs, pictures, strict=True)))
+        window.release()
+        result.tokens += sum(job.tokens for job in jobs)
+        result.page_ends.append(time.time())
+
+    def close(self) -> None:
+        self._engine.close()

@@ -1,0 +1,61 @@
+"""What the engine bench reads, and how it counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+
+from jobs.benches.engine import Setup, _row
+from jobs.benches.engine_worker import Finished, graph_sizes
+from jobs.benches.workloads import archive, known
+from pipelines.recognize.pack import target_size
+
+
+def test_the_known_workload_is_what_earlier_figures_were_measured_with() -> None:
+    work = known(400)
+    jobs = [job for page in work for job in page]
+    assert round(len(jobs) / 400, 1) == 13.8
+    assert round(sum(job.tokens for job in jobs) / 400) == 1377
+    assert work == known(400)
+    assert all(job.expected == job.tokens for job in jobs)
+
+
+def test_an_archive_has_many_grids_long_answers_and_no_oracle(tmp_path: Path) -> None:
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps([[(980, 60 + 11 * n), (470 + n, 200), (300, 30)] * 4 for n in range(40)]))
+    jobs = [job for page in archive(boxes, 1500) for job in page]
+    assert len({target_size(job.height, job.width, 112_896, 1_003_520) for job in jobs}) >= 200
+    assert 0.007 < sum(job.tokens == 4096 for job in jobs) / len(jobs) < 0.013
+    usual = [job.tokens / job.expected for job in jobs if job.tokens < 4096 and job.expected > 20]
+    assert 1.1 < sum(usual) / len(usual) < 1.3  # mean of a lognormal of sigma 0.6 around the estimate: 1.2
+    assert sum(job.tokens == job.expected for job in jobs) / len(jobs) < 0.1
+
+
+def test_setups_are_read_or_refused() -> None:
+    assert Setup.parse("packed:3x512:wave=96") == Setup("packed:3x512:wave=96", "packed", 3, 512, 96)
+    assert Setup.parse("shipped:1x256").wave == 1
+    for bad in ("packed", "packed:0", "fast:1x2", "packed:1x2:waves=3"):
+        with pytest.raises(typer.BadParameter):
+            Setup.parse(bad)
+
+
+def test_graphs_reach_all_places() -> None:
+    assert graph_sizes(8) == [1, 2, 4, 8]
+    assert graph_sizes(500)[-1] == 500
+    assert graph_sizes(1024)[-1] == 1024
+
+
+def test_a_row_counts_what_came_and_nothing_else() -> None:
+    work = known(40)
+    ends = [100 + n / 2 for n in range(40)]
+    result = Finished(list(ends), sum(job.tokens for page in work for job in page), 2.0, 110.0, 119.5)
+    row = _row(Setup.parse("packed:1x8"), work, ends, 100.0, 120.0, 110.0, [result])
+    assert row["pages/s"] == 2.0  # 40 pages in 20 s
+    assert row["steady pages/s"] == 2.0  # 16 pages between the tenth's end and the end of the feed
+    assert row["packing CPU-s"] == 2.0
+    for wrong in (Finished(ends, result.tokens - 1, 0, 110, 119.5), Finished(ends[1:], result.tokens, 0, 110, 119.5)):
+        with pytest.raises(RuntimeError, match="were asked for"):
+            _row(Setup.parse("packed:1x8"), work, wrong.page_ends, 100.0, 120.0, 110.0, [wrong])
