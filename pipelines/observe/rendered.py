@@ -8,8 +8,9 @@ whatever went in; text is never lost silently: what is cut is counted, a formula
 
 from __future__ import annotations
 
+import re
 from functools import cache
-from html import escape
+from html import escape, unescape
 from typing import Any
 
 import nh3
@@ -23,6 +24,7 @@ from pipelines.schema import Block, Box
 _MOST = 20_000  # characters of one block that are shown; a page of prose has 3,000
 _TABLE_TAGS = {"table", "thead", "tbody", "tfoot", "tr", "td", "th", "caption", "br", "sub", "sup", "b", "i", "em", "strong", "p"}
 _LONGEST_FORMULA = 2000  # characters of LaTeX; 3,000 take 0.1 s
+_IN_A_CELL = re.compile(r"\\\(([^<>]+?)\\\)")  # a formula in the text of a table's cell
 _MATH_TAGS = {
     *("math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "msup", "msub", "msubsup", "mfrac", "msqrt", "mroot", "mover"),
     *("munder", "munderover", "mtable", "mtr", "mtd", "mphantom", "menclose"),
@@ -43,7 +45,7 @@ def rendered_block(row: dict[str, Any]) -> Markup:
     content, html = row["content"] or "", row["html"]
     if html:
         shown, left = html[: 10 * _MOST], len(html) - 10 * _MOST
-        body = clean(shown, _TABLE_TAGS)
+        body = clean(_IN_A_CELL.sub(_formula_in_a_cell, shown), _TABLE_TAGS | _MATH_TAGS)
     else:
         shown, left = content[:_MOST], len(content) - _MOST
         body = clean(_markdown().render(block_markdown(_block(row, shown))), _TEXT_TAGS)
@@ -60,6 +62,10 @@ def clean(html: str, tags: set[str] | None = None) -> Markup:
 
 def _block(row: dict[str, Any], content: str) -> Block:
     return Block(row["label"], Box(0, 0, 0, 0), content, row["source"] or "", row["engine"] or "", "", level=row["level"])
+
+
+def _formula_in_a_cell(found: re.Match[str]) -> str:
+    return _formula(unescape(found[1]), {"display_mode": False})
 
 
 def _formula(latex: str, options: dict[str, Any]) -> str:

@@ -54,6 +54,10 @@ def test_formulas_are_set_and_prices_are_not() -> None:
     assert {"mfrac", "msub", "mtext"} <= found.tags
     assert "It costs $5 or $6" in found.text
     assert "\\" not in found.text
+    cells = r"<table><tr><td>\(a &lt; b\) and \(</td><td>c\)</td></tr></table>"
+    html = str(rendered_block(row("t", html=cells)))
+    assert html.count("<math") == 1
+    assert harmless(html).text == r"a<b and \(c\)"
     assert "<math" not in str(rendered_block(row(r"from a text layer \(x\)", source="text_layer")))
 
 
