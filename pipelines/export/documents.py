@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from pipelines.errors import ConfigError
+from pipelines.store.one_document import find_documents
 from pipelines.store.reading import Output
 
 _ROWS = 64  # pages a batch: a page's row has 10 kB, some have megabytes
@@ -71,10 +72,7 @@ def _sources(output: Output) -> dict[str, tuple[str, str, int]]:
 
 
 def _named(output: Output, name: str) -> list[str]:
-    found = output.con.execute(
-        "SELECT DISTINCT doc_id FROM source_latest WHERE doc_id IS NOT NULL AND (starts_with(doc_id, $1) OR ends_with(uri, $1))",
-        [name],
-    ).fetchall()
+    found = find_documents(output.con, name)
     if not found:
         raise ConfigError(f"{name}: no document matches; give an id, a URI, or the end of one")
-    return [str(row[0]) for row in found]
+    return found

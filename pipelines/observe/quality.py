@@ -7,11 +7,11 @@ Bounded whatever the run: a few counters and two histograms.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.schema import Block, PageWork, SpanWork
+from pipelines.schema import PageWork, SpanWork
 
 BINS = 20  # of a histogram over 0..1; the last one includes 1
 
@@ -70,14 +70,16 @@ def certainty(page: PageWork) -> float | None:
 
     None where no block says.
     """
-    means = [mean for name in ("confidence", "agreement") if (mean := _mean(page.blocks, name)) is not None]
-    return min(means, default=None)
+    confidence = mean((block.confidence, block.content) for block in page.blocks)
+    agreement = mean((block.agreement, block.content) for block in page.blocks)
+    return min((value for value in (confidence, agreement) if value is not None), default=None)
 
 
-def _mean(blocks: Sequence[Block], name: str) -> float | None:
-    said = [(getattr(block, name), max(1, len(block.content))) for block in blocks if getattr(block, name) is not None]
-    weight = sum(characters for _, characters in said)
-    return sum(value * characters for value, characters in said) / weight if said else None
+def mean(said: Iterable[tuple[float | None, str]]) -> float | None:
+    """Of what was said of some texts, each weighted by its characters; None where nothing was said."""
+    told = [(value, max(1, len(text))) for value, text in said if value is not None]
+    weight = sum(characters for _, characters in told)
+    return sum(value * characters for value, characters in told) / weight if told else None
 
 
 def _bin(value: float) -> int:

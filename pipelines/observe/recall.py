@@ -16,6 +16,7 @@ from pipelines.observe.pages import PageDrawer, shown_pages
 from pipelines.observe.report import SCHEMA
 from pipelines.observe.sample import Pick
 from pipelines.observe.summary import Summary
+from pipelines.store.one_document import find_document
 from pipelines.store.reading import Output
 
 _BUDGET_S = 600.0  # for pictures; who asks for pages by name waits for them
@@ -98,7 +99,8 @@ def _asked(output: Output, wanted: Sequence[str], run: str | None) -> list[Pick]
     picks: dict[tuple[str, int], Pick] = {}
     for text in wanted:
         document, first, last = _parse(text)
-        doc_id, uri = find_document(output, document)
+        doc_id = find_document(output.con, document)
+        uri = _uri_of(output, doc_id)
         rows = _where(output, doc_id, first, last, run)
         if not rows:
             of_run = f" in run {run}" if run else ""
@@ -118,19 +120,11 @@ def _parse(text: str) -> tuple[str, int, int]:
     return document, int(first) - 1, int(last or first) - 1
 
 
-def find_document(output: Output, document: str) -> tuple[str, str]:
-    """doc_id and a URI, by an id or its beginning, or by a URI or its end.
-
-    Raises:
-        ConfigError: none, or several.
-    """
-    found = output.con.execute(
-        """SELECT doc_id, arg_max(uri, (presence = 'present', number)) FROM source_latest
-           WHERE doc_id IS NOT NULL AND (starts_with(doc_id, $1) OR ends_with(uri, $1)) GROUP BY 1""", [document]
-    ).fetchall()  # fmt: skip
-    if len(found) != 1:
-        raise ConfigError(f"{document}: {len(found)} documents match; give more of its id or name")
-    return str(found[0][0]), str(found[0][1])
+def _uri_of(output: Output, doc_id: str) -> str:
+    rows = output.con.execute(
+        "SELECT uri FROM source_latest WHERE doc_id = ? ORDER BY presence = 'present' DESC, number DESC LIMIT 1", [doc_id]
+    ).fetchall()
+    return str(rows[0][0]) if rows else ""
 
 
 def _where(output: Output, doc_id: str, first: int, last: int, run: str | None) -> list[tuple[int, str, str, str]]:

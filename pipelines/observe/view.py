@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pipelines.observe.pages import Picture, ShownPage
+from pipelines.observe.quality import mean
 from pipelines.observe.rendered import rendered_block
 from pipelines.schema import FURNITURE
 
@@ -55,7 +56,6 @@ class PageView:
     page: int  # from 1
     folder: str
     name: str  # of the document, without the part that all share
-    uri: str
     state: str
     reason: str
     facts: list[tuple[str, str]]
@@ -68,8 +68,6 @@ class PageView:
     blocks: list[BlockView]
     blocks_left_out: int
     markdown: str
-    certainty: float | None
-    agreement: float | None
 
     @property
     def badge(self) -> float:
@@ -95,10 +93,10 @@ def page_view(number: int, shown: ShownPage, source: str) -> PageView:
     folder, _, name = short_name(pick.uri, source).rpartition("/")
     markdown = row.get("markdown") or ""
     return PageView(
-        number, pick.doc_id, pick.page_index + 1, folder, name or pick.doc_id[:12], pick.uri, row.get("state", pick.state),
+        number, pick.doc_id, pick.page_index + 1, folder, name or pick.doc_id[:12], row.get("state", pick.state),
         REASONS[pick.reason], _page_facts(row), list(row.get("flags") or []), _error(row), shown.note,
         int(row.get("width_px") or 0), int(row.get("height_px") or 0), shown.picture, blocks,
-        max(0, len(rows) - _MOST_BLOCKS), _cut(markdown, _MOST_MARKDOWN), _mean(rows, "confidence"), _mean(rows, "agreement"),
+        max(0, len(rows) - _MOST_BLOCKS), _cut(markdown, _MOST_MARKDOWN),
     )  # fmt: skip
 
 
@@ -175,9 +173,7 @@ def _share(value: float | None) -> str:
 
 
 def _mean(rows: list[dict[str, Any]], name: str) -> float | None:
-    """Weighted by characters, as `quality.certainty` does."""
-    said = [(row[name], max(1, len(row["content"] or ""))) for row in rows if row[name] is not None]
-    return sum(value * weight for value, weight in said) / sum(weight for _, weight in said) if said else None
+    return mean((row[name], row["content"] or "") for row in rows)
 
 
 def _cut(text: str, most: int) -> str:

@@ -18,8 +18,25 @@ from pipelines.store.objects import ObjectStore
 _FIND = """
 SELECT DISTINCT doc_id FROM (
   SELECT doc_id, uri FROM source_latest WHERE doc_id IS NOT NULL UNION ALL SELECT doc_id, '' FROM document_latest)
-WHERE starts_with(doc_id, $1) OR ends_with(uri, $1) LIMIT 3
+WHERE starts_with(doc_id, $1) OR ends_with(uri, $1) ORDER BY doc_id LIMIT $2
 """
+
+
+def find_documents(con: duckdb.DuckDBPyConnection, name: str, most: int = 1_000_000) -> list[str]:
+    """Ids of the documents that an id, a URI, the beginning of the one or the end of the other names."""
+    return [str(row[0]) for row in con.execute(_FIND, [name, most]).fetchall()]
+
+
+def find_document(con: duckdb.DuckDBPyConnection, name: str) -> str:
+    """
+    Raises:
+        ConfigError: none or several match.
+    """
+    doc_ids = find_documents(con, name, 3)
+    if len(doc_ids) != 1:
+        matches = {0: "no document matches", 2: "2 documents match"}.get(len(doc_ids), "several documents match")
+        raise ConfigError(f"{name}: {matches}; give an id, a URI, or more of either")
+    return doc_ids[0]
 
 
 def document_markdown(con: duckdb.DuckDBPyConnection, store: ObjectStore, name: str, page: int | None) -> str:
@@ -33,16 +50,13 @@ def document_markdown(con: duckdb.DuckDBPyConnection, store: ObjectStore, name: 
     Raises:
         ConfigError: none or several match, or there is no such page.
     """
-    doc_ids = [str(row[0]) for row in con.execute(_FIND, [name]).fetchall()]
-    if len(doc_ids) != 1:
-        matches = {0: "no document matches", 2: "2 documents match"}.get(len(doc_ids), "several documents match")
-        raise ConfigError(f"{name}: {matches}; give an id, a URI, or more of either")
-    done = con.execute("SELECT markdown, error_code, error_message FROM document_latest WHERE doc_id = ?", doc_ids).fetchall()
+    doc_id = find_document(con, name)
+    done = con.execute("SELECT markdown, error_code, error_message FROM document_latest WHERE doc_id = ?", [doc_id]).fetchall()
     if page is None and done and done[0][0]:
         return store.get(done[0][0]).decode("utf-8")
     if done and not done[0][0]:
         raise ConfigError(f"{name} was not read: {done[0][1]}: {done[0][2]}")
-    return _from_pages(con, store, doc_ids[0], name, page)
+    return _from_pages(con, store, doc_id, name, page)
 
 
 def _from_pages(con: duckdb.DuckDBPyConnection, store: ObjectStore, doc_id: str, name: str, page: int | None) -> str:
