@@ -16,7 +16,7 @@ _INLINE = re.compile(r"([\\`*_\[\]<>|~$])")
 _LINE_START = re.compile(r"^(\s*)(#{1,6}(?=\s|$)|[-+](?=\s|$)|=+\s*$|-{3,}\s*$|(\d{1,9})([.)])(?=\s|$))")
 _ENTITY = re.compile(r"&(?=#?\w{1,32};)")
 _BULLET = re.compile("^\\s*(?:[\u2022\u25cf\u25aa\u25e6\u2023\u00b7*\u2013-])\\s+")
-_FORMULA = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
+_FORMULA = re.compile(r"\\\((.{1,4000}?)\\\)|\\\[(.{1,4000}?)\\\]", re.S)  # bounded: many that never end cost no minutes
 _LESS, _MORE = re.compile(r" ?< ?"), re.compile(r" ?> ?")
 _BARE_DOLLAR = re.compile(r"(?<!\\)\$")
 _NUMBER = re.compile(r"^\s*(\d{1,9})([.)])\s+(?=\S)")
