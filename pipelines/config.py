@@ -117,6 +117,7 @@ class PaddleOcrVlConfig(_Section):
     """What the official PaddleOCR-VL pipeline lets one choose, under its own names."""
 
     pipeline_version: Literal["v1", "v1.5", "v1.6"] = Field(json_schema_extra=FINGERPRINTED)
+    use_doc_orientation_classify: bool = Field(json_schema_extra=FINGERPRINTED)
     strict_parity: bool = Field(json_schema_extra=FINGERPRINTED)
     layout_threshold: _Share | dict[int, _Share] | None = Field(json_schema_extra=FINGERPRINTED)
     layout_nms: bool = Field(json_schema_extra=FINGERPRINTED)

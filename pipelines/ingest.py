@@ -18,6 +18,7 @@ from pipelines.config import Config
 from pipelines.errors import ExitCode, Fenced, PagemillError
 from pipelines.fingerprint import fingerprint
 from pipelines.layout.detect import load_engine
+from pipelines.layout.orientation import Orientation
 from pipelines.observe.pages import pages_of_run
 from pipelines.observe.progress import Progress
 from pipelines.observe.report import write_report
@@ -67,7 +68,10 @@ def ingest(source: str, output: str, config: Config, *, inline: bool = False, ta
 def _engines(config: Config, reader: Identity) -> tuple[dict[str, str], dict[str, str]]:
     layout = load_engine(config)
     names = {"raster": config.raster.engine, "layout": layout.name, "recognize": reader.name}
-    return names, {"layout": layout.weights, "recognize": reader.weights}
+    weights = {"layout": layout.weights, "recognize": reader.weights}
+    if config.paddleocr_vl.use_doc_orientation_classify:
+        weights["orientation"] = Orientation(1).weights
+    return names, weights
 
 
 def fingerprint_of(config: Config) -> str:

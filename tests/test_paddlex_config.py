@@ -91,6 +91,14 @@ def test_models_and_engines(tmp_path: Path) -> None:
     assert alone.layer["layout"]["engine"] == "none"
 
 
+def test_pages_are_set_upright_when_the_sub_pipeline_says_so(tmp_path: Path) -> None:
+    told = changed("use_doc_preprocessor", value=True)
+    told["SubPipelines"] = {"DocPreprocessor": {"use_doc_unwarping": False, "batch_size": 8}}
+    found = pipeline_file(file(tmp_path, told))
+    assert found.layer["paddleocr_vl"]["use_doc_orientation_classify"] is True
+    assert any("DocPreprocessor.batch_size" in note for note in found.notes)
+
+
 @pytest.mark.parametrize(
     ("told", "words"),
     [
@@ -100,7 +108,7 @@ def test_models_and_engines(tmp_path: Path) -> None:
         (changed("SubModules", "VLRecognition", "genai_config", value={"backend": "magic"}), "magic"),
         (changed("SubModules", "VLRecognition", "genai_config", value={"backend": "vllm-server"}), "server_url"),
         (changed("SubModules", "LayoutDetection", "model_name", value="RT-DETR"), "RT-DETR"),
-        (changed("use_doc_preprocessor", value=True), "use_doc_preprocessor: False"),
+        (changed("use_doc_preprocessor", value=True), "use_doc_unwarping: False"),
         (changed("pipeline_name", value="PP-StructureV3"), "PP-StructureV3"),
     ],
 )

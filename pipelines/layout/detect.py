@@ -15,6 +15,7 @@ from pipelines.config import Config, PaddleOcrVlConfig
 from pipelines.errors import ConfigError, EngineFailed
 from pipelines.layout.base import LayoutEngine
 from pipelines.layout.labels import own_label
+from pipelines.layout.orientation import Orientation, turned
 from pipelines.schema import Box, PageError, PageWork, RasterPage, Region, SpanWork
 
 
@@ -65,13 +66,29 @@ class DetectLayout:
 
     def __init__(self, config: Config) -> None:
         self._engine = load_engine(config)
+        wanted = config.paddleocr_vl.use_doc_orientation_classify
+        self._orientation = Orientation(config.recognize.threads) if wanted else None
 
     def detect(self, works: list[SpanWork]) -> list[SpanWork]:
+        for page in (page for work in works for page in work.pages if _wanted(page)):
+            self._set_upright(page)
         pages = [page for work in works for page in work.pages if _wanted(page)]
         size = self._engine.batch_pages
         for start in range(0, len(pages), size):
             self._batch(pages[start : start + size])
         return works
+
+    def _set_upright(self, page: PageWork) -> None:
+        if self._orientation is None or page.raster is None:
+            return
+        try:
+            page.turned = self._orientation.angle(page.raster.pixels)
+            page.raster = turned(page.raster, page.turned)
+        except Exception as error:
+            page.error = PageError(EngineFailed.code, "layout", f"orientation: {type(error).__name__}: {error}")
+            return
+        page.height_px, page.width_px = page.raster.pixels.shape[:2]
+        page.width_pt, page.height_pt = page.raster.width_pt, page.raster.height_pt
 
     def _batch(self, pages: Sequence[PageWork]) -> None:
         started, cpu = time.perf_counter(), time.thread_time()

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from pipelines.config import Config
 from pipelines.errors import PagemillError, as_named
+from pipelines.layout.orientation import turned
 from pipelines.observe.sample import Pick
 from pipelines.raster.isolate import IsolatedRasterizer
 from pipelines.schema import BLOCK, PAGES, Pixels
@@ -76,6 +77,7 @@ class PageDrawer:
             page = self._rasterizer.render(
                 str(path), source.passwords, row["page_index"], row["dpi"] or raster.dpi, raster.max_megapixels
             )
+        page = turned(page, row.get("turned") or 0)
         height, width = page.pixels.shape[:2]
         read = row["width_px"], row["height_px"]
         if read[0] and max(abs(width - read[0]), abs(height - read[1])) > 1:

@@ -15,6 +15,7 @@ import numpy as np
 
 from pipelines.config import Config
 from pipelines.errors import EngineFailed, EngineGone, UnusableCrop
+from pipelines.layout.orientation import turned
 from pipelines.recognize import ladder
 from pipelines.recognize.base import Answer, Crop, VisionEngine
 from pipelines.recognize.crops import plan_crops
@@ -142,7 +143,7 @@ class ReadCrops:
         drawn = await self._draw(span, page.page_index) if self._draw is not None else None
         if drawn is None or page.dpi is None or page.regions is None or drawn.dpi <= page.dpi * 1.05:
             return None
-        factor = drawn.dpi / page.dpi
+        drawn, factor = turned(drawn, page.turned or 0), drawn.dpi / page.dpi
         regions = [_scaled(region, factor) for region in page.regions]
 
         def again() -> Crop | None:

@@ -63,7 +63,7 @@ def one_page(pages: Sequence[OfficialPage], options: PaddleOcrVlConfig) -> Offic
         pages = [with_page_in_paths(page, number) for number, page in enumerate(pages)]
     first = pages[0]
     blocks = [block for page in pages for block in page.blocks]
-    whole = OfficialPage(first.width, first.height, blocks, layout=first.layout, spotted=first.spotted)
+    whole = OfficialPage(first.width, first.height, blocks, layout=first.layout, spotted=first.spotted, angle=first.angle)
     for page in pages:
         whole.figures |= page.figures
     return whole
@@ -73,6 +73,8 @@ def one_result(pages: Sequence[OfficialPage], options: PaddleOcrVlConfig) -> dic
     """`prunedResult` of a concatenated document."""
     result = pruned_result(one_page(pages, options), options)
     result["page_count"] = len(pages)
+    if pages[0].angle is not None:
+        result["doc_preprocessor_res"] = [pruned_result(page, options).get("doc_preprocessor_res") for page in pages]
     if pages[0].layout:
         result["layout_det_res"] = [pruned_result(page, options)["layout_det_res"] for page in pages]
     return result

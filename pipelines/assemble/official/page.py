@@ -43,6 +43,7 @@ class OfficialPage:
     figures: dict[str, IntBox] = field(default_factory=dict)  # path of each picture, and where it is cut from
     spotted: Spotted | None = None
     layout: bool = True  # False: the whole page was one question
+    angle: int | None = None  # by which the page was set upright; None: nobody looked
     scored: bool = True  # False: the scores of the regions are not known
 
 
@@ -133,12 +134,15 @@ def pruned_result(page: OfficialPage, options: PaddleOcrVlConfig) -> dict[str, A
         "page_count": None,
         "width": page.width,
         "height": page.height,
-        "model_settings": model_settings(options, page.layout),
+        "model_settings": model_settings(options, page.layout) | {"use_doc_preprocessor": page.angle is not None},
         "parsing_res_list": block_records(page, options),
     }
     if page.spotted is not None:
         polys = [[list(point) for point in quad] for quad in page.spotted.polys]
         result["spotting_res"] = {"rec_polys": polys, "rec_texts": list(page.spotted.texts)}
+    if page.angle is not None:
+        used = {"use_doc_orientation_classify": True, "use_doc_unwarping": False}
+        result["doc_preprocessor_res"] = {"model_settings": used, "angle": page.angle}
     if page.layout:
         boxes = detection_record(page.regions)
         for box in [] if page.scored else boxes:

