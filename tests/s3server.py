@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from pathlib import Path
 from typing import Any
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+_HANG_S = 6.0  # longer than the time-out of the tests that make a request hang
 
 
 @dataclass
@@ -63,7 +67,7 @@ class S3:
         return f"s3://{name}"
 
     def fault(self, kind: str, method: str, part: str = "", times: int = 1, skip: int = 0) -> None:
-        """kind: slowdown, reset, lost_answer, truncated_listing; the first `skip` matching requests pass."""
+        """kind: slowdown, reset, hang, truncated; lost_answer, late_answer: it was done. The first `skip` that match pass."""
         self.faults.rules.append({"kind": kind, "method": method, "part": part, "times": times, "skip": skip})
 
     def options(self, faulty: bool = False) -> dict[str, Any]:
@@ -107,12 +111,17 @@ def _handler(port: int, faults: Faults) -> type[BaseHTTPRequestHandler]:
             if kind == "reset":
                 self._drop()
                 return
+            if kind == "hang":
+                time.sleep(_HANG_S)
+                self._drop()
+                return
             upstream = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
             upstream.request(self.command, self.path, body, dict(self.headers))
             answer = upstream.getresponse()
             data = answer.read()
             upstream.close()
-            if kind == "lost_answer":
+            if kind in ("lost_answer", "late_answer"):
+                time.sleep(_HANG_S if kind == "late_answer" else 0)
                 self._drop()
                 return
             headers = {
