@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.assemble.official.document import one_page, parsing_results, restructured
-from pipelines.assemble.official.markdown import concatenated, page_markdown
+from pipelines.assemble.official.document import one_page, one_result, restructured
+from pipelines.assemble.official.markdown import page_markdown
 from pipelines.assemble.official.page import OfficialBlock, OfficialPage, block_records, official_page, pruned_result
 from pipelines.assemble.official.tables import joined_table
 from pipelines.assemble.official.titles import Title, numbering, title_levels
@@ -146,12 +146,9 @@ def test_a_table_over_three_pages_is_one_and_the_others_name_it() -> None:
     ]  # fmt: skip
     assert [b.global_group for p in again for b in p.blocks] == [0, 0, 0]
     assert [b.content for p in pages for b in p.blocks] == [html.format(n) for n in range(3)]  # those given are not changed
-    results = parsing_results(pages, options(concatenate_pages=True), restructure=True)
-    assert len(results) == 1
-    assert results[0]["prunedResult"]["page_count"] == 3
-    assert len(parsing_results(pages, options(), restructure=False)) == 3
-    assert parsing_results([], options(), restructure=True) == []
-    assert concatenated(["a", "b"]) == "\n\na\n\nb"
+    whole = one_result(again, options())
+    assert (whole["page_count"], len(whole["layout_det_res"])) == (3, 3)
+    assert [record["global_group_id"] for record in whole["parsing_res_list"]] == [0, 0, 0]
 
 
 # -- robustness ------------------------------------------------------------------------------------------------------------
@@ -168,8 +165,8 @@ PAGES = st.lists(st.lists(BLOCK, max_size=5), min_size=1, max_size=4)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(PAGES, st.booleans(), st.booleans(), st.booleans())
-def test_no_document_raises(blocks: list[list[OfficialBlock]], strict: bool, formatted: bool, together: bool) -> None:
+@given(PAGES, st.booleans(), st.booleans())
+def test_no_document_raises(blocks: list[list[OfficialBlock]], strict: bool, formatted: bool) -> None:
     given = options(
         strict_parity=strict, format_block_content=formatted, concatenate_pages=together, use_chart_recognition=strict
     )

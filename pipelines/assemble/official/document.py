@@ -9,33 +9,10 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.assemble.official.markdown import page_markdown
 from pipelines.assemble.official.page import OfficialBlock, OfficialPage, pruned_result
 from pipelines.assemble.official.tables import merge_tables
 from pipelines.assemble.official.titles import Title, title_levels
 from pipelines.config import PaddleOcrVlConfig
-
-
-def parsing_results(pages: Sequence[OfficialPage], options: PaddleOcrVlConfig, restructure: bool) -> list[dict[str, Any]]:
-    """`layoutParsingResults` of the official API without picture data: `markdown.images` maps each path to its box.
-
-    Args:
-        pages: of one document, in order.
-        restructure: merge tables and level titles over the pages, as the options say.
-    """
-    if not pages:
-        return []
-    if restructure:
-        pages = restructured(pages, options)
-    if restructure and options.concatenate_pages:
-        whole = one_page(pages, options)
-        return [_result(one_result(pages, options), whole, options)]
-    return [_result(pruned_result(page, options), page, options) for page in pages]
-
-
-def _result(pruned: dict[str, Any], page: OfficialPage, options: PaddleOcrVlConfig) -> dict[str, Any]:
-    images = {path: list(box) for path, box in page.figures.items()}
-    return {"prunedResult": pruned, "markdown": {"text": page_markdown(page, options), "images": images}}
 
 
 def restructured(pages: Sequence[OfficialPage], options: PaddleOcrVlConfig) -> list[OfficialPage]:

@@ -55,11 +55,6 @@ def page_markdown(page: OfficialPage, options: PaddleOcrVlConfig, pretty: bool |
     return text
 
 
-def concatenated(pages: list[str]) -> str:
-    """Markdown of several pages as one."""
-    return "".join(f"\n\n{page}" for page in pages)
-
-
 def handler(label: str, page: OfficialPage, options: PaddleOcrVlConfig, pretty: bool) -> Write | None:
     """What writes blocks of a label; None for those that Markdown leaves out."""
     if label in options.markdown_ignore_labels:
