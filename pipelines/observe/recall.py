@@ -35,7 +35,7 @@ def recall(output: Output, config: Config, run_id: str | None, wanted: Sequence[
     """
     run = run_id or _newest(output)
     shown, yaml = _report_of(output, run)
-    picks = _asked(output, wanted, run_id) if wanted else [Pick(0.0, **entry) for entry in shown.get("sample", [])]
+    picks = _asked(output, wanted, run_id) if wanted else [Pick.from_dict(entry) for entry in shown.get("sample", [])]
     if not picks:
         picks = _any(output, run, config.observe.report_pages)
     with PageDrawer(config) as drawer:

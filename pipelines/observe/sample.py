@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,11 @@ class Pick:
 
     def as_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__ if name != "rank"}
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Pick:
+        """From what `as_dict` gave, or what a newer minor version gave, which has more keys."""
+        return cls(0.0, **{name: entry[name] for name in cls.__slots__ if name != "rank"})
 
 
 class Sampler:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
@@ -169,6 +169,7 @@ def test_spans_take_their_places() -> None:
     assert len(grid("<table><tr>" + "<td colspan=1000 rowspan=1000>x</td>" * 40 + "</tr></table>")[0]) <= 40_000
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.text("ab<>&\"'=|", max_size=4), min_size=1, max_size=4), min_size=1, max_size=4))
 def test_any_grid_survives(cells: list[list[str]]) -> None:
     from html import escape

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.cli import app
@@ -99,6 +99,7 @@ def test_only_the_most_changed_are_kept(runs: Runs, monkeypatch: pytest.MonkeyPa
     assert compared(runs.root, "first", "second").compared == 2
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "b", "c", "\n", "|"]), max_size=120), st.lists(st.sampled_from("abc|"), max_size=120))
 def test_what_is_gone_and_new_is_all_there(before: list[str], after: list[str]) -> None:
     rows = [

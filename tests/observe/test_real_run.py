@@ -177,7 +177,7 @@ def test_no_picture_budget_no_pictures_but_text(settings: Config, output: Path) 
     from pipelines.observe.pages import PageDrawer, shown_pages
     from pipelines.observe.sample import Pick
 
-    picks = [Pick(0.0, **entry) for entry in json.loads(the(output, "report.json").read_text("utf-8"))["sample"]]
+    picks = [Pick.from_dict(entry) for entry in json.loads(the(output, "report.json").read_text("utf-8"))["sample"]]
     with Output(str(output), parts=False) as opened, PageDrawer(settings) as drawer:
         pages = list(shown_pages(picks, opened.store, drawer, budget_s=-1))
         lost = Pick(0.0, "0" * 64, 0, "/x", "pages/part-none.parquet", "a", "ok", "random")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 from pipelines.observe.quality import BINS, Quality, certainty
-from pipelines.observe.sample import Sampler
+from pipelines.observe.sample import Pick, Sampler
 from pipelines.observe.summary import Summary
 from pipelines.schema import Block, Box, PageWork, SpanReceipt
 from pipelines.stages import Outcome
@@ -51,6 +52,14 @@ def test_a_small_run_is_shown_whole_and_memory_is_bounded() -> None:
         sampler.doubted(number / 3000, 0, "", receipt(number, 1))
     assert sum(map(len, [*sampler._heaps.values(), *sampler._documents.values()])) < 700
     assert [round(pick.rank * 3000) for pick in sampler.doubtful()] == list(range(20))
+
+
+def test_a_pick_survives_json_and_a_newer_minor_version() -> None:
+    sampler = Sampler()
+    sampler.saw(receipt(1, 1), "/a.pdf")
+    (pick,) = sampler.choose(1)
+    again = Pick.from_dict(json.loads(json.dumps(pick.as_dict() | {"new in 1.1": 3})))
+    assert again.as_dict() == pick.as_dict()
 
 
 def block(content: str, confidence: float | None = None, agreement: float | None = None) -> Block:
