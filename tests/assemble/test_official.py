@@ -167,15 +167,10 @@ PAGES = st.lists(st.lists(BLOCK, max_size=5), min_size=1, max_size=4)
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(PAGES, st.booleans(), st.booleans())
 def test_no_document_raises(blocks: list[list[OfficialBlock]], strict: bool, formatted: bool) -> None:
-    given = options(
-        strict_parity=strict, format_block_content=formatted, concatenate_pages=together, use_chart_recognition=strict
-    )
-    pages = [page(*some) for some in blocks]
-    results = parsing_results(pages, given, restructure=True)
-    assert len(results) == (1 if together else len(pages))
-    shown = sum(len(result["prunedResult"]["parsing_res_list"]) for result in results)
-    assert shown == sum(map(len, blocks))
-    for found in pages:
+    given = options(strict_parity=strict, format_block_content=formatted, use_chart_recognition=strict)
+    pages = restructured([page(*some) for some in blocks], given)
+    assert len(one_result(pages, given)["parsing_res_list"]) == sum(map(len, blocks))
+    for found in [one_page(pages, given), *pages]:
         for pretty in (False, True):
             page_markdown(found, given, pretty, numbers=True)
         assert pruned_result(found, given)["parsing_res_list"] == block_records(found, given)
