@@ -63,7 +63,7 @@ class Driver:
             cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
-    def run(self, *arguments: str, settings: dict[str, object] | None = None, timeout: float = 200) -> tuple[int, str]:
+    def run(self, *arguments: str, settings: dict[str, object] | None = None, timeout: float = 500) -> tuple[int, str]:
         process = self.start(*arguments, settings=settings)
         try:
             out, _ = process.communicate(timeout=timeout)

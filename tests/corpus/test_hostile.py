@@ -69,9 +69,9 @@ def test_every_expectation_is_mapped() -> None:
     assert set(EXPECT["files"]) <= set(manifest())
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_smoke_set(driver: Driver, tmp_path: Path) -> None:
-    assert wrong(driver, smoke(), tmp_path, 500) == []
+    assert wrong(driver, smoke(), tmp_path, 1000) == []
 
 
 @pytest.mark.long

@@ -99,7 +99,7 @@ def run_with_kills(
         for kind in kinds:
             kills += kill_soon(process, kind, before, lambda: parts(output, storage), dice)
         try:
-            out, _ = process.communicate(timeout=300)
+            out, _ = process.communicate(timeout=400)
         except subprocess.TimeoutExpired:
             process.kill()
             pytest.fail(f"the run hung after {kinds} died: {process.communicate()[0]}")
@@ -110,7 +110,7 @@ def run_with_kills(
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_killed_runs_end_like_an_undisturbed_one_on_disk(
     driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path
 ) -> None:
@@ -120,11 +120,11 @@ def test_killed_runs_end_like_an_undisturbed_one_on_disk(
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_killed_runs_end_like_an_undisturbed_one_on_s3(driver: Driver, source: Path, undisturbed: pa.Table, s3: S3) -> None:
     options = s3.options()
     output = s3.bucket() + "/out"
-    assert run_with_kills(driver, source, output, [("driver",), ("actor", "worker")], 2, options) == 3
+    assert run_with_kills(driver, source, output, [("driver",), ("worker", "actor")], 2, options) == 3
     assert read_pages(output, options).equals(undisturbed)
 
 
@@ -151,19 +151,19 @@ def test_many_kills_at_random_moments(
         assert result.ok, result.problems
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_resume_with_another_span_size(driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     for span_pages in (8, 3):
         process = driver.start(str(source), output, settings=SLOW | {"source.span_pages": span_pages})
         assert kill_soon(process, "driver", parts(output, None), lambda: parts(output, None), random.Random(span_pages))
-        process.communicate(timeout=300)
+        process.communicate(timeout=400)
     code, out = driver.run(str(source), output, settings=SLOW | {"source.span_pages": 16})
     assert code == 0, out
     assert read_pages(output).equals(undisturbed)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_a_signal_drains_commits_and_leaves_the_rest_to_the_next_run(
     driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path
 ) -> None:
@@ -171,7 +171,7 @@ def test_a_signal_drains_commits_and_leaves_the_rest_to_the_next_run(
     process = driver.start(str(source), output, settings=SLOW)
     wait_for(lambda: list(Path(output).glob("pages/*.parquet")), process, "the first part")
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=200)
+    out, _ = process.communicate(timeout=400)
     assert process.returncode == 7, out
     first = pagemill.read(output, "pages").num_rows
     assert 0 < first < PAGES
@@ -192,7 +192,7 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], wh
         time.sleep(0.05)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_second_signal_stops_at_once_and_loses_nothing_that_was_committed(
     driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path
 ) -> None:
@@ -203,7 +203,7 @@ def test_a_second_signal_stops_at_once_and_loses_nothing_that_was_committed(
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=5)  # it drains: what is under way would take minutes
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=200)
+    out, _ = process.communicate(timeout=400)
     assert process.returncode == 7, out
     assert "second signal" in out
     code, out = driver.run(str(source), output, settings=SLOW)
@@ -211,19 +211,19 @@ def test_a_second_signal_stops_at_once_and_loses_nothing_that_was_committed(
     assert pagemill.read(output, "pages").num_rows == PAGES
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_signal_while_ray_starts_is_a_drain_too(driver: Driver, source: Path, tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     process = driver.start(str(source), output, settings=SLOW | {"ray.address": "null"})
     wait_for(lambda: list(Path(output).glob("ledger/0/00000002.parquet")), process, "the plan")
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=200)
+    out, _ = process.communicate(timeout=400)
     assert process.returncode == 7, out
     (report,) = Path(output).glob("runs/*/report.json")
     assert json.loads(report.read_text())["status"] == "interrupted"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_same_whatever_the_parallelism(driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
     """P5, with a pool for each stage and images that cross Ray; and P8's shares."""
     output = str(tmp_path / "out")

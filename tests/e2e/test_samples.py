@@ -23,7 +23,7 @@ def output(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("samples")
     driver = Driver(ray_address, folder / "cache")
     shown = REAL | {"observe.report_pages": 5}
-    code, out = driver.run(str(ROOT / "samples" / "documents"), str(folder / "out"), settings=shown, timeout=280)
+    code, out = driver.run(str(ROOT / "samples" / "documents"), str(folder / "out"), settings=shown)
     assert code == 3, out
     assert "damaged.pdf" in out
     assert "1 failed" in out

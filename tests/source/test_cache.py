@@ -1,0 +1,87 @@
+"""A node's documents: fetched once, shared, bounded; never another document under a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import SourceChanged, SourceUnreadable
+from pipelines.source.cache import DocumentCache
+from tests.conftest import ROOT
+
+
+def write(path: Path, data: bytes) -> tuple[str, str]:
+    """(digest, URI)"""
+    path.write_bytes(data)
+    return hashlib.sha256(data).hexdigest(), str(path)
+
+
+def test_what_is_used_by_many_at_once_is_fetched_once(tmp_path: Path) -> None:
+    doc_id, uri = write(tmp_path / "a", b"x" * 5_000_000)
+    caches = [DocumentCache(tmp_path / "cache", 1) for _ in range(8)]
+    wrong: list[str] = []
+
+    def use(cache: DocumentCache) -> None:
+        with cache.use(doc_id, uri, {}) as path:
+            if hashlib.sha256(path.read_bytes()).hexdigest() != doc_id:
+                wrong.append(str(path))
+
+    threads = [threading.Thread(target=use, args=(cache,)) for cache in caches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert sum(cache.requests["get"] for cache in caches) == 1
+
+
+def test_other_bytes_are_never_taken_for_the_document(tmp_path: Path) -> None:
+    doc_id, uri = write(tmp_path / "a", b"before")
+    Path(uri).write_bytes(b"after")
+    cache = DocumentCache(tmp_path / "cache", 1)
+    with pytest.raises(SourceChanged), cache.use(doc_id, uri, {}):
+        pass
+    os.unlink(uri)
+    with pytest.raises(SourceUnreadable), cache.use(doc_id, uri, {}):
+        pass
+
+
+def test_the_limit_holds_but_for_what_is_in_use(tmp_path: Path) -> None:
+    cache = DocumentCache(tmp_path / "cache", 2.5 / 1024)  # two and a half MiB
+    found = [write(tmp_path / str(n), bytes([n]) * (1 << 20)) for n in range(5)]
+    with cache.use(*found[0], {}) as held:
+        for number, (doc_id, uri) in enumerate(found[1:], 1):
+            with cache.use(doc_id, uri, {}) as path:
+                os.utime(path, (number * 1000, number * 1000))  # used in this order
+        os.utime(held, (1, 1))
+        cache.evict()
+        left = [number for number, (doc_id, _) in enumerate(found) if (tmp_path / "cache" / doc_id[:2] / doc_id).exists()]
+        assert left == [0, 4]  # the oldest is in use
+    cache.evict()
+    assert cache.requests["get"] == 5
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from pipelines.source.cache import DocumentCache\n"
+        "cache = DocumentCache(Path(sys.argv[1]), 1)\n"
+        "with cache._partial() as file:\n    file.write(b'half'); file.flush(); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "cache")], cwd=ROOT, check=False, timeout=60)
+    (left,) = (tmp_path / "cache").glob(".partial-*")
+    cache = DocumentCache(tmp_path / "cache", 1)
+    cache.evict()
+    assert left.exists()  # it may be that a process has begun it a moment ago
+    os.utime(left, (time.time() - 3600,) * 2)
+    with cache._partial() as mine:
+        os.utime(mine.name, (time.time() - 3600,) * 2)
+        cache.evict()
+        assert Path(mine.name).exists()
+    assert not left.exists()
