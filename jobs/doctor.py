@@ -69,6 +69,9 @@ def checks(config: Config, output: str | None, ray: bool) -> list[Check]:
         Check("engines", lambda: _engines(config), "pip install 'pagemill[embedded]', or another recognize.engine"),
         Check("gpu", _gpu, "the driver is there but does not answer: look at dmesg, or run on the CPU"),
     ]
+    if config.recognize.engine == "vllm":
+        remedy = "fewer vllm.engines_per_gpu or max_num_batched_tokens, layout.device=cpu, or a profile of conf/hardware"
+        found.append(Check("gpu memory", lambda: _gpu_memory(config), remedy))
     if ray:
         remedy = "HOME must be writable; Ray's own words are in /tmp/ray/session_latest/logs; is ray.address right?"
         found.append(Check("ray", lambda: _ray(config), remedy))
@@ -129,6 +132,21 @@ def _gpu() -> str:
     if found.returncode:
         raise PagemillError(f"nvidia-smi: {(found.stdout + found.stderr).strip()}")
     return "; ".join(found.stdout.strip().splitlines())
+
+
+def _gpu_memory(config: Config) -> str:
+    """The arithmetic of this configuration on the card that is here."""
+    from pipelines.recognize import gpu_budget, gpu_memory
+
+    try:
+        card = gpu_memory.measure(gpu_memory.visible_card())
+    except Exception:  # no card or no driver: the check before this one says so
+        needed = gpu_budget.budget(config, 0)
+        return f"no card here; KV cache aside, this configuration needs {-needed.kv / gpu_budget.GIB:.1f} GiB"
+    found = gpu_budget.budget(config, card.total, card.total - card.free)
+    if found.answers < 1:
+        raise PagemillError(f"{card.name} is too small: " + "; ".join(found.lines()))
+    return f"{card.name}: " + "; ".join(found.lines())
 
 
 def _ray(config: Config) -> str:

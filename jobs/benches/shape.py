@@ -43,7 +43,7 @@ def write_shape(folder: Path, tiny: bool = False) -> Path:
     }  # fmt: skip
     generation = {"eos_token_id": 2, "pad_token_id": 0, "use_cache": True}
     files = {
-        "config.json": _tiny(_model()) if tiny else _model(), "preprocessor_config.json": pictures,
+        "config.json": _tiny(true_shape()) if tiny else true_shape(), "preprocessor_config.json": pictures,
         "tokenizer_config.json": tokens,
         "generation_config.json": generation,
     }  # fmt: skip
@@ -54,7 +54,8 @@ def write_shape(folder: Path, tiny: bool = False) -> Path:
     return folder
 
 
-def _model() -> dict[str, Any]:
+def true_shape() -> dict[str, Any]:
+    """config.json of PaddleOCR-VL-0.9B."""
     vision = {
         "model_type": "paddleocr_vl", "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
         "num_attention_heads": 16, "num_channels": 3, "image_size": 384, "patch_size": 14, "spatial_merge_size": 2,

@@ -25,7 +25,7 @@ from torch import Tensor
 from pipelines.recognize import tower_plain
 from pipelines.recognize.pack import PatchFormat, byte_table
 
-PASS_PATCHES = 16_384  # 14 crops of an ordinary page; larger passes are no faster on an H200, and take 25 KB a patch
+PASS_PATCHES = 16_384  # 14 crops of an ordinary page; larger ones are no faster, and take 16 KB a patch
 KNOWN_ATTENTION = ("FLASH_ATTN", "TRITON_ATTN", "TORCH_SDPA")
 _ALIGN = 64  # columns: 588 values a patch are 1,176 bytes, which the tensor cores' copy engine cannot address in rows
 
