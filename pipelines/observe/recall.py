@@ -6,7 +6,7 @@ Invariant: it writes nothing to the output. What a run did not live to report is
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.config import Config
@@ -38,9 +38,17 @@ def recall(output: Output, config: Config, run_id: str | None, wanted: Sequence[
     picks = _asked(output, wanted, run_id) if wanted else [Pick.from_dict(entry) for entry in shown.get("sample", [])]
     if not picks:
         picks = _any(output, run, config.observe.report_pages)
-    with PageDrawer(config) as drawer:
+    with PageDrawer(_as_then(config, shown)) as drawer:
         pages = list(shown_pages(_moved(output, picks), output.store, drawer, _BUDGET_S))
     return render(shown, pages, yaml), run
+
+
+def _as_then(config: Config, shown: Mapping[str, Any]) -> Config:
+    """Pages are drawn by the library that drew them for the run: another one's may differ by a pixel."""
+    engine = shown["engines"].get("raster")
+    if engine not in ("pymupdf", "pypdfium2"):
+        return config
+    return config.model_copy(update={"raster": config.raster.model_copy(update={"engine": engine})})
 
 
 def _newest(output: Output) -> str:
