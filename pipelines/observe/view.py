@@ -150,6 +150,7 @@ def _page_facts(row: dict[str, Any]) -> list[tuple[str, str]]:
         ("took", f"{sum(seconds.values()):.2f} s" if seconds else ""),
         ("confidence", _share(_mean(row["blocks"] or [], "confidence"))),
         ("agreement", _share(_mean(row["blocks"] or [], "agreement"))),
+        ("set upright", f"{row['turned']}°" if row.get("turned") else ""),
         ("tries", str(row["tries"]) if (row["tries"] or 1) > 1 else ""),
         ("revision", str(row["revision"]) if (row["revision"] or 1) > 1 else ""),
     ]

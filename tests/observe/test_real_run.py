@@ -70,9 +70,32 @@ def the(output: Path, name: str) -> Path:
 
 
 def test_boxes_lie_over_the_text_they_claim(browser: Browser, output: Path) -> None:
-    browser.open(the(output, "report.html"), width=1800, height=2400)
+    aligned(browser, the(output, "report.html"), [1, 2, 3])
+
+
+def test_boxes_of_a_page_that_was_set_upright(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    angles = iter([90, 180, 270])
+    monkeypatch.setattr("pipelines.layout.orientation.Orientation.angle", lambda model, pixels: next(angles))
+    (tmp_path / "in").mkdir()
+    positions_pdf(tmp_path / "in" / "positions.pdf")
+    upright = [
+        "recognize.engine=tests.readers:LineReader",
+        "layout.engine=none",
+        "paddleocr_vl.use_doc_orientation_classify=true",
+    ]
+    config = load(settings=[f"source.cache_dir={tmp_path / 'cache'}", *upright])
+    ended = ingest(str(tmp_path / "in"), str(tmp_path / "out"), config, inline=True)
+    assert ended.summary.pages == {"ok": 3}
+    html = the(tmp_path / "out", "report.html").read_text("utf-8")
+    assert all(f"{angle}°" in html for angle in (90, 180, 270))
+    aligned(browser, the(tmp_path / "out", "report.html"), [1, 2, 3])
+
+
+def aligned(browser: Browser, report: Path, numbers: list[int]) -> None:
+    """Every dark pixel of these pages' pictures lies in a box, and every box holds some."""
+    browser.open(report, width=1800, height=2400)
     browser.until(lambda: browser.js("return document.querySelector('article.shown svg image') !== null"), "a picture")
-    for number in (1, 2, 3):
+    for number in numbers:
         browser.js("document.querySelector(`#list li[data-page='${arguments[0]}']`).click()", number)
         assert browser.js("return document.querySelector('article.shown .page-head').innerText").count("positions.pdf") == 1
         rectangle = "const r = arguments[0].getBoundingClientRect(); return [r.left, r.top, r.right, r.bottom]"
@@ -92,9 +115,10 @@ def test_boxes_lie_over_the_text_they_claim(browser: Browser, output: Path) -> N
             assert left - 1 <= x0 < x1 <= right + 1
             assert top - 1 <= y0 < y1 <= bottom + 1
             box = (slice(int(y0), int(y1) + 1), slice(int(x0), int(x1) + 1))
-            rows = dark[box].any(axis=1)
-            assert rows[: len(rows) // 3].any()  # text in the upper and in the lower third: not shifted by a line
-            assert rows[-len(rows) // 3 :].any()
+            for axis in (0, 1):
+                lines = dark[box].any(axis=axis)
+                assert lines[: len(lines) // 3].any()  # text in the first and in the last third: not shifted by a line
+                assert lines[-len(lines) // 3 :].any()
             covered[int(y0) - 3 : int(y1) + 4, int(x0) - 3 : int(x1) + 4] = True
         assert (dark & inside & ~covered).sum() < 0.03 * (dark & inside).sum()
 
