@@ -67,7 +67,7 @@ class S3:
         return f"s3://{name}"
 
     def fault(self, kind: str, method: str, part: str = "", times: int = 1, skip: int = 0) -> None:
-        """kind: slowdown, reset, hang, truncated; lost_answer, late_answer: it was done. The first `skip` that match pass."""
+        """kind: slowdown, conflict, reset, hang, truncated, lost_answer, late_answer (it was done); `skip` requests pass first."""
         self.faults.rules.append({"kind": kind, "method": method, "part": part, "times": times, "skip": skip})
 
     def options(self, faulty: bool = False) -> dict[str, Any]:
@@ -107,6 +107,10 @@ def _handler(port: int, faults: Faults) -> type[BaseHTTPRequestHandler]:
             kind = faults.pick(self.command, self.path)
             if kind == "slowdown":
                 self._answer(503, {"Content-Type": "application/xml"}, b"<Error><Code>SlowDown</Code></Error>")
+                return
+            if kind == "conflict":
+                error = b"<Error><Code>ConditionalRequestConflict</Code></Error>"
+                self._answer(409, {"Content-Type": "application/xml"}, error)
                 return
             if kind == "reset":
                 self._drop()

@@ -118,8 +118,8 @@ class ObjectStore(Counting):
         try:
             self._fs.pipe_file(path, data, mode="create")
         except OSError as error:
-            # 412: it is there; 409: another create is under way. s3fs names the first, not always the second
-            if "PreconditionFailed" in str(error) or "ConditionalRequestConflict" in str(error):
+            # 412: it is there. A 409 (another create is under way) is tried again like a lost answer: it ends in one or the other
+            if "PreconditionFailed" in str(error):
                 raise FileExistsError(path) from error
             raise
 

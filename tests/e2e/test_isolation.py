@@ -96,6 +96,11 @@ def test_a_page_that_kills_its_worker_costs_that_page(driver: Driver, tmp_path: 
     assert found["poisoned"] == ["ok"] * 4 + ["WORKER_LOST"] + ["ok"] * 5
     result = audit(output)
     assert result.ok, result.problems
+    code, out = driver.run(str(source), output, settings=settings)  # tried once more, and alone from the start of its revision
+    assert code == 3, out
+    rows = pagemill.read(output, "pages").to_pylist()
+    assert [(row["page_index"], row["tries"]) for row in rows if row["error_code"] == "WORKER_LOST"] == [(4, 2)]
+    assert [row["state"] for row in rows].count("ok") == 22
 
 
 def test_a_hostile_document_cannot_cost_a_deadline_for_each_page(driver: Driver, tmp_path: Path) -> None:

@@ -107,6 +107,15 @@ def test_a_lost_answer_does_not_fence_its_own_driver(s3: S3) -> None:
     assert [text for _, _, text in content(store)] == ["0", "1", "2", "3"]
 
 
+def test_a_conflict_with_a_create_that_came_to_nothing_is_no_foreign_commit(s3: S3) -> None:
+    store = ObjectStore(s3.bucket() + "/out", s3.options(faulty=True))
+    ledger = claimed(store, beat_s=60)
+    s3.fault("conflict", "PUT", "ledger/0/0000000", times=2)
+    ledger.append([note("mine")])
+    assert not [rule for rule in s3.faults.rules if rule["times"]]
+    assert [text for _, _, text in content(store)] == ["mine"]
+
+
 def test_slow_downs_and_resets_are_ridden_out_and_bounded(s3: S3) -> None:
     store = ObjectStore(s3.bucket() + "/out", s3.options(faulty=True), retries=3)
     ledger = claimed(store, beat_s=60)
