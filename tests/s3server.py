@@ -67,7 +67,7 @@ class S3:
         return f"s3://{name}"
 
     def fault(self, kind: str, method: str, part: str = "", times: int = 1, skip: int = 0) -> None:
-        """kind: slowdown, conflict, reset, hang, truncated, lost_answer, late_answer (it was done); `skip` requests pass first."""
+        """kind: slowdown, conflict, reset, hang, truncated, lost_answer, late_answer (done); `skip` requests pass first."""
         self.faults.rules.append({"kind": kind, "method": method, "part": part, "times": times, "skip": skip})
 
     def options(self, faulty: bool = False) -> dict[str, Any]:
