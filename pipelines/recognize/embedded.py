@@ -10,7 +10,6 @@ import hashlib
 import io
 import time
 from collections.abc import Callable, Sequence
-from difflib import SequenceMatcher
 from functools import cached_property
 
 import numpy as np
@@ -20,15 +19,13 @@ from pipelines.errors import EngineFailed
 from pipelines.layout.arrange import Placed, arrange, place
 from pipelines.layout.cues import title_level
 from pipelines.layout.lines import TextLine, body_size, join, lines_of
+from pipelines.recognize.agreement import agreement, disagrees
 from pipelines.recognize.base import Reading
 from pipelines.recognize.ocr import Line, LineReader
 from pipelines.recognize.paragraphs import content
 from pipelines.recognize.tables import TableReader
 from pipelines.recognize.textlayer import is_cjk, paragraph, policy, trust, words_in
 from pipelines.schema import Block, Box, Figure, Pixels, RasterPage, Region
-
-_AGREE = 0.5  # similarity of a block's two texts below which the page is flagged (`verify`)
-_LONG = 20  # characters of a block worth comparing
 
 
 class EmbeddedReader:
@@ -153,14 +150,14 @@ def words_along(text: str, box: Box) -> tuple[tuple[str, Box], ...]:
 
 
 def _disagreement(blocks: Sequence[Block], page: RasterPage) -> list[str]:
-    """A flag when some block's text differs strongly from what the trusted layer has there."""
+    """Fills how far each block's text agrees with what the trusted layer has there; a flag when one differs strongly."""
+    flags: list[str] = []
     for block in blocks:
         layer = paragraph(words_in(Region(block.label, block.box_px, 1.0), page))
-        if max(len(layer), len(block.content)) < _LONG:
-            continue
-        if SequenceMatcher(None, layer, block.content, autojunk=False).ratio() < _AGREE:
-            return ["text_layer_disagrees"]
-    return []
+        block.agreement = agreement(block.content, layer)
+        if disagrees(block.content, layer, block.agreement):
+            flags = ["text_layer_disagrees"]
+    return flags
 
 
 def _crop(pixels: Pixels, box: Box) -> tuple[Pixels, Box]:
