@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.config import JsonDict
 
 from pipelines.errors import ConfigError
@@ -143,6 +143,16 @@ class PaddleOcrVlConfig(_Section):
     merge_tables: bool
     relevel_titles: bool
     concatenate_pages: bool
+
+    @model_validator(mode="after")
+    def _least_is_not_most(self) -> PaddleOcrVlConfig:
+        extra = {str(key): value for key, value in self.vlm_extra_args.items()}
+        for task in ("", "ocr_", "table_", "chart_", "formula_", "seal_"):
+            least = extra.get(f"{task}min_pixels", self.min_pixels)
+            most = extra.get(f"{task}max_pixels", self.max_pixels)
+            if least > most:
+                raise ValueError(f"{task}min_pixels {least} is more than {task}max_pixels {most}")
+        return self
 
     def whole_page(self) -> PaddleOcrVlConfig:
         """What holds when a page is one region: it is read, even if it is a chart or a seal."""

@@ -16,6 +16,7 @@ from pipelines.errors import AnswerEmpty, AnswerGarbled, AnswerTruncated, Region
 from pipelines.recognize import charts, figures
 from pipelines.recognize.base import Answer, Crop, Reading
 from pipelines.recognize.delimiters import bracket_math, dollar_math
+from pipelines.recognize.markup import table_markup
 from pipelines.recognize.otsl import otsl_to_html
 from pipelines.recognize.plan import Plan, Planned, make_plan, pictured
 from pipelines.recognize.repetition import TABLE_LEAST, TEXT_LEAST, cut_repetition
@@ -135,7 +136,7 @@ class _Finishing:
         if planned.label == "table":
             self._table(block, mended.content)
         elif planned.label == "chart":
-            block.html = charts.chart_table(block.content, self.options.strict_parity) or None
+            block.html = charts.chart_table(block.content) or None
         if block.content != answer.text:
             block.raw = answer.text
         if mended.cut and answer.finish_reason != "error":
@@ -147,8 +148,9 @@ class _Finishing:
             self._flag("repetition_cut")
 
     def _table(self, block: Block, content: str) -> None:
-        if content.startswith("<table"):
-            block.html, block.content = content, plain_table(content)
+        if content.lstrip().startswith("<table"):  # of our making, or HTML that the model wrote
+            block.html = table_markup(content)
+            block.content = plain_table(block.html)
 
     def _code(self, block: Block, planned: Planned, answer: Answer, clean: str) -> str | None:
         if answer.error_code is not None:
@@ -170,7 +172,8 @@ class _Finishing:
         painted = self.plan.asks[planned.ask].tokens
         named = figures.named(html)
         self.shown |= {token.figure.path for token in painted if token.text in named}
-        return figures.resolve(html, painted, lambda f: self._store(f.box), self.contents, self.options.strict_parity)
+        inside = {region: entities.escape(content) for region, content in self.contents.items()}
+        return figures.resolve(html, painted, lambda figure: self._store(figure.box), inside, strict=False)
 
     def _store(self, box: tuple[int, int, int, int]) -> str:
         figure = figures.stored(self.page.pixels[box[1] : box[3], box[0] : box[2]])

@@ -80,7 +80,15 @@ def test_a_list_of_references_without_entries_is_kept_but_in_strict_parity() -> 
 
 
 @pytest.mark.parametrize(
-    "setting", ["layout_threshold=2", "layout_merge_bboxes_mode=huge", "layout_shape_mode=circle", "top_p=0"]
+    "setting",
+    [
+        "layout_threshold=2",
+        "layout_merge_bboxes_mode=huge",
+        "layout_shape_mode=circle",
+        "top_p=0",
+        "max_pixels=100",
+        "vlm_extra_args={table_min_pixels: 2000000}",
+    ],
 )
 def test_options_out_of_range_are_refused(setting: str) -> None:
     with pytest.raises(ConfigError):

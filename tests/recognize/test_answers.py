@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipelines.recognize.charts import chart_table
 from pipelines.recognize.delimiters import dollar_math
+from pipelines.recognize.markup import table_markup
 from pipelines.recognize.otsl import otsl_to_html
 from pipelines.recognize.repetition import TABLE_LEAST, cut_repetition
 from pipelines.recognize.spotting import spotted
@@ -74,6 +75,30 @@ def test_no_text_of_a_filled_cell_is_lost() -> None:
 
 def test_a_loop_of_tags_does_not_fill_memory() -> None:
     assert otsl_to_html("<fcel>a" * 2000 + "<nl>" + "<fcel>b<nl>" * 2000) == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "html"),
+    [
+        ("<table><tr><td colspan=2 onclick='x'>a<td>b", '<table><tr><td colspan="2">a<td>b</td></td></tr></table>'),
+        ("<table><tr><td><script>alert(1)</script><img src=x>1 < 2 &amp; 3</td></tr></table>",
+         "<table><tr><td>1 &lt; 2 &amp; 3</td></tr></table>"),
+        ("<table><tr><td>H<sub>2</sub>O<br>x</td></tr></table></div>", "<table><tr><td>H<sub>2</sub>O<br>x</td></tr></table>"),
+        ('<table><tr><td rowspan="9999999999" colspan="-1">a</td></tr></table>', "<table><tr><td>a</td></tr></table>"),
+    ],
+)  # fmt: skip
+def test_tables_that_the_model_wrote_as_html(said: str, html: str) -> None:
+    assert table_markup(said) == html
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.one_of(st.sampled_from(["<table>", "<td", "</td>", "<script>", "</", "<!--", "<b onx=1>", "&lt;", ">"]),
+                          st.text(max_size=4)), max_size=20).map("".join))  # fmt: skip
+def test_no_html_gets_through(said: str) -> None:
+    tags = re.findall(r"<[^>]*>", table_markup(said))
+    assert all(
+        re.fullmatch(r"</?(table|thead|tbody|tfoot|tr|td|th|caption|sup|sub|br)( (row|col)span=\"\d+\")*>", tag) for tag in tags
+    )
 
 
 @pytest.mark.parametrize(

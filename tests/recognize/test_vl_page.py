@@ -113,6 +113,15 @@ def test_formulas_and_titles_in_our_own_form(label: str, said: str, content: str
     assert (block.content, block.level) == (content, level)
 
 
+def test_what_stands_in_a_figure_of_a_table_is_text() -> None:
+    regions = [region("table", 0, 0, 400, 300), region("image", 50, 50, 150, 150)]
+    said = {"Table Recognition:": "<fcel>[F2]<nl>", "OCR:": "<script>x</script>"}
+    (block,) = read(page(), regions, said, options(use_ocr_for_image_block=True)).blocks
+    assert block.html is not None
+    assert "&lt;script&gt;" in block.html
+    assert "<script>" not in block.html
+
+
 def test_prices_in_tables_are_not_escaped() -> None:
     said = {"Table Recognition:": "<fcel>\\(x\\)<fcel>$5<nl>"}
     (block,) = read(page(), [region("table", 0, 0, 200, 100)], said, options()).blocks
