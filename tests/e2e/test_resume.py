@@ -212,6 +212,25 @@ def test_a_second_signal_stops_at_once_and_loses_nothing_that_was_committed(
 
 
 @pytest.mark.timeout(1200)
+def test_a_driver_that_slept_while_another_took_over_is_fenced(
+    driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path
+) -> None:
+    output = str(tmp_path / "out")
+    sleeper = driver.start(str(source), output, settings=SLOW)
+    wait_for(lambda: list(Path(output).glob("pages/*.parquet")), sleeper, "the first part")
+    sleeper.send_signal(signal.SIGSTOP)
+    code, out = driver.run(str(source), output, settings=SLOW)  # sees no beat for claim.stale_after_s
+    assert code == 0, out
+    sleeper.send_signal(signal.SIGCONT)
+    out, _ = sleeper.communicate(timeout=400)
+    assert sleeper.returncode == 6, out
+    assert "is writing this output" in out
+    assert read_pages(output).equals(undisturbed)
+    result = audit(output)
+    assert result.ok, result.problems
+
+
+@pytest.mark.timeout(1200)
 def test_a_signal_while_ray_starts_is_a_drain_too(driver: Driver, source: Path, tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     process = driver.start(str(source), output, settings=SLOW | {"ray.address": "null"})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 import pagemill
@@ -56,6 +58,22 @@ def test_a_changed_object_hides_its_old_document_and_a_vanished_one_keeps_it(mad
     assert ("a", 0) in made.markdown()
     history = pagemill.read(made.root, "pages", history=True).to_pylist()
     assert sorted({row["is_live"] for row in history}) == [False, True]
+
+
+def test_parts_that_were_merged_are_read_where_they_are(made: Made) -> None:
+    before = made.markdown()
+    with pagemill.Output(made.root) as output:
+        found = output.con.execute("SELECT DISTINCT part FROM live_page WHERE doc_id = ? ORDER BY 1", [A]).fetchall()
+    old = [str(row[0]) for row in found]
+    assert len(old) == 2
+    data = part_bytes([row for part in old for row in pq.read_table(f"{made.root}/{part}").to_pylist()])
+    new = f"pages/part-{hashlib.sha256(data).hexdigest()}.parquet"
+    made.store.put(new, data)
+    made.commit(*[record("moved", old_part=part, new_part=new) for part in old])
+    for part in old:
+        made.store.delete(part)
+    assert made.markdown() == before
+    assert not audit(made.root).problems
 
 
 def test_audit_sees_a_flipped_byte_a_missing_part_and_a_missing_page(made: Made) -> None:
