@@ -186,7 +186,8 @@ class Planner:
             SELECT doc_id, page_index, part, attempt, state, code, tries, 0 AS rank FROM live_page
             WHERE doc_id IN (SELECT doc_id FROM asked)
             UNION ALL
-            SELECT p.doc_id, p.page_index, p.part, p.attempt, p.state, p.code, p.tries, 1 FROM revision_page p
+            SELECT p.doc_id, p.page_index, coalesce(m.new_part, p.part), p.attempt, p.state, p.code, p.tries, 1
+            FROM revision_page p LEFT JOIN part_moved m ON m.old_part = p.part
             ANTI JOIN document_all d ON d.doc_id = p.doc_id AND d.revision = p.revision
             WHERE p.doc_id IN (SELECT doc_id FROM asked) ORDER BY rank""")
         self._state.con.unregister("asked")

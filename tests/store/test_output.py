@@ -12,6 +12,7 @@ import pytest
 import pagemill
 from pipelines.schema import BLOCK, PAGES
 from pipelines.store.audit import audit
+from pipelines.store.parts import part_bytes
 from pipelines.store.records import record
 from tests.store.made import A, B, C, Made
 
