@@ -47,6 +47,7 @@ class RasterConfig(_Section):
 
 class LayoutConfig(_Section):
     engine: str = Field(pattern=r"^(embedded|transformers|paddle|none|[\w.]+:\w+)$", json_schema_extra=FINGERPRINTED)
+    upright: Literal["auto", "always", "never"] = Field(json_schema_extra=FINGERPRINTED)
     min_score: float = Field(ge=0, le=1, json_schema_extra=FINGERPRINTED)
     model_dir: str | None
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -60,6 +61,7 @@ class LayoutConfig(_Section):
 class RecognizeConfig(_Section):
     engine: str = Field(pattern=r"^(embedded|echo|vllm|openai|[\w.]+:\w+)$", json_schema_extra=FINGERPRINTED)
     text_layer: Literal["auto", "prefer", "verify", "off"] = Field(json_schema_extra=FINGERPRINTED)
+    ocr: Literal["small", "tiny"] = Field(json_schema_extra=FINGERPRINTED)
     threads: int = Field(ge=1)
     deadline_s: float = Field(gt=0)
     crop_deadline_s: float = Field(gt=0)

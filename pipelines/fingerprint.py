@@ -16,7 +16,7 @@ from pipelines.config import Config
 _LIBRARIES = {
     "pymupdf": ("pymupdf", "pypdfium2", "pillow"),
     "pypdfium2": ("pymupdf", "pypdfium2", "pillow"),
-    "embedded": ("rapidocr", "rapid-layout", "rapid-table", "onnxruntime", "opencv-python-headless"),
+    "embedded": ("rapidocr", "faster-paddle", "rapid-layout", "rapid-table", "onnxruntime", "opencv-python-headless"),
     "vllm": ("vllm", "torch", "transformers", "pillow"),
     "openai": ("pillow",),
 }

@@ -19,6 +19,7 @@ from pipelines.errors import ExitCode, Fenced, PagemillError
 from pipelines.fingerprint import fingerprint
 from pipelines.layout.detect import load_engine
 from pipelines.layout.orientation import Orientation
+from pipelines.layout.upright import upright_of
 from pipelines.observe.pages import pages_of_run
 from pipelines.observe.progress import Progress
 from pipelines.observe.report import write_report
@@ -71,6 +72,8 @@ def _engines(config: Config, reader: Identity) -> tuple[dict[str, str], dict[str
     weights = {"layout": layout.weights, "recognize": reader.weights}
     if config.paddleocr_vl.use_doc_orientation_classify:
         weights["orientation"] = Orientation(1).weights
+    elif (upright := upright_of(config)) is not None:
+        weights["orientation"] = upright.weights
     return names, weights
 
 

@@ -16,6 +16,7 @@ from pipelines.errors import ConfigError, EngineFailed
 from pipelines.layout.base import LayoutEngine
 from pipelines.layout.labels import own_label
 from pipelines.layout.orientation import Orientation, turned
+from pipelines.layout.upright import upright_of
 from pipelines.schema import Box, PageError, PageWork, RasterPage, Region, SpanWork
 
 
@@ -68,6 +69,7 @@ class DetectLayout:
         self._engine = load_engine(config)
         wanted = config.paddleocr_vl.use_doc_orientation_classify
         self._orientation = Orientation(config.recognize.threads) if wanted else None
+        self._upright = None if wanted else upright_of(config)
 
     def detect(self, works: list[SpanWork]) -> list[SpanWork]:
         for page in (page for work in works for page in work.pages if _wanted(page)):
@@ -79,16 +81,21 @@ class DetectLayout:
         return works
 
     def _set_upright(self, page: PageWork) -> None:
-        if self._orientation is None or page.raster is None:
+        if page.raster is None or (self._orientation is None and self._upright is None):
             return
+        cpu = time.thread_time()
         try:
-            page.turned = self._orientation.angle(page.raster.pixels)
-            page.raster = turned(page.raster, page.turned)
+            if self._upright is not None:
+                page.turned = self._upright.angle(page.raster)
+            elif self._orientation is not None:
+                page.turned = self._orientation.angle(page.raster.pixels)
+            page.raster = turned(page.raster, page.turned or 0)
         except Exception as error:
             page.error = PageError(EngineFailed.code, "layout", f"orientation: {type(error).__name__}: {error}")
             return
         page.height_px, page.width_px = page.raster.pixels.shape[:2]
         page.width_pt, page.height_pt = page.raster.width_pt, page.raster.height_pt
+        page.cpu_s += time.thread_time() - cpu
 
     def _batch(self, pages: Sequence[PageWork]) -> None:
         started, cpu = time.perf_counter(), time.thread_time()

@@ -22,6 +22,7 @@ from pipelines.layout.lines import TextLine, body_size, join, lines_of
 from pipelines.recognize.agreement import agreement, disagrees
 from pipelines.recognize.base import Reading
 from pipelines.recognize.ocr import Line, LineReader
+from pipelines.recognize.ocr_fast import FastLineReader
 from pipelines.recognize.paragraphs import content
 from pipelines.recognize.tables import TableReader
 from pipelines.recognize.textlayer import is_cjk, paragraph, policy, trust, words_in
@@ -36,7 +37,7 @@ class EmbeddedReader:
     def __init__(self, config: RecognizeConfig) -> None:
         self._policy = policy(config)
         self._deadline_s = config.deadline_s
-        self._lines = LineReader(config.threads)
+        self._lines = FastLineReader(config.threads) if config.ocr == "tiny" else LineReader(config.threads)
         self._tables = TableReader()
 
     @cached_property
