@@ -20,7 +20,8 @@ PADDLE := .venv-paddle
 VLLM := .venv-vllm
 # tests of what needs vLLM, PyTorch or transformers; in .venv they skip
 VLLM_TESTS := tests/recognize/test_vllm_engine.py tests/recognize/test_tower.py tests/recognize/test_pack.py \
-  tests/recognize/test_checkpoint.py tests/layout/test_doclayout.py tests/e2e/test_vllm.py $(wildcard tests/training)
+  tests/recognize/test_checkpoint.py tests/recognize/test_verify_model.py tests/layout/test_doclayout.py tests/e2e/test_vllm.py \
+  $(wildcard tests/training)
 # a folder of wheels that pip is told of (PyTorch's CPU build may lie there); else uv asks PyTorch's own index
 WHEELS = $(shell $(BIN)/python -m pip config get global.find-links 2>/dev/null)
 
@@ -113,7 +114,7 @@ $(VLLM)/.pagemill-installed: tests/vllm/requirements.txt tests/vllm/overrides.tx
 	@echo "Installing vLLM's CPU build into $(VLLM): 2.1 GB"
 	@[ -x $(VLLM)/bin/python ] || "$(PYTHON)" -m venv --without-pip $(VLLM)
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(VLLM)/bin/python --override tests/vllm/overrides.txt \
-	  $(if $(WHEELS),--find-links "$(WHEELS)",--torch-backend cpu) -r tests/vllm/requirements.txt -e '.[pdfium,paddleocr-vl]'
+	  $(if $(WHEELS),--find-links "$(WHEELS)",--torch-backend cpu) -r tests/vllm/requirements.txt -e '.[pdfium,paddleocr-vl,train,synth]'
 	@touch $@
 
 # --no-deps above, because rapid-* ask for opencv-python (libGL) where the headless build serves

@@ -20,6 +20,7 @@ from jobs.report import report
 from jobs.show import show
 from jobs.status import status
 from jobs.tables import tables
+from jobs.verify_model import verify_model
 
 app = typer.Typer(
     add_completion=False,
@@ -30,6 +31,7 @@ app = typer.Typer(
 for command in (ingest, plan, audit, status, show, report, diff, export, tables, compact, gc, doctor, finetune):
     app.command()(command)
 app.command("export-sft")(export_sft)
+app.command("verify-model")(verify_model)
 
 app.add_typer(config_app, name="config")
 

@@ -79,6 +79,7 @@ class VllmConfig(_Section):
     model_dir: str | None
     storage_options: dict[str, Any]
     load_format: str
+    verify: bool
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(json_schema_extra=FINGERPRINTED)
     engines_per_gpu: int = Field(ge=1, le=8)
     gpu_memory_utilization: Literal["auto"] | Annotated[float, Field(gt=0, le=1)]

@@ -20,11 +20,11 @@ from pipelines.errors import ConfigError
 from pipelines.layout.labels import OFFICIAL_LABELS
 from pipelines.recognize.checkpoint import PLACEHOLDER, chat_format, read_template
 
-Effect = Literal["used", "upstream", "refused"]
+Effect = Literal["used", "upstream", "broken"]
 EFFECTS: dict[Effect, str] = {
     "used": "the checkpoint's own value is used",
     "upstream": "upstream's code runs instead of the packed vision tower",
-    "refused": "this checkpoint must not be used",
+    "broken": "answers would be wrong; repair the checkpoint",
 }
 
 _MEANS = ([0.5] * 3, [0.48145466, 0.4578275, 0.40821073])
@@ -68,7 +68,7 @@ def differences(folder: Path) -> list[Difference]:
 def worst(found: list[Difference]) -> Effect:
     """What follows from all of them together."""
     effects = {difference.effect for difference in found}
-    return "refused" if "refused" in effects else "upstream" if "upstream" in effects else "used"
+    return "broken" if "broken" in effects else "upstream" if "upstream" in effects else "used"
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -93,12 +93,12 @@ def _model(config: Mapping[str, Any]) -> Iterator[Difference]:
         if found != assumed:
             yield Difference(file, name, found, assumed, effect, why)
 
-    yield from expect("model_type", config.get("model_type"), "paddleocr_vl", "refused", "another architecture")
+    yield from expect("model_type", config.get("model_type"), "paddleocr_vl", "broken", "another architecture")
     yield from expect("vision_config.patch_size", vision.get("patch_size", 14), 14, "upstream", "crops are cut to it")
     yield from expect(
         "vision_config.spatial_merge_size", vision.get("spatial_merge_size", 2), 2, "upstream", "patches to a token"
     )
-    yield from expect("vision_config.num_channels", vision.get("num_channels", 3), 3, "refused", "crops are RGB")
+    yield from expect("vision_config.num_channels", vision.get("num_channels", 3), 3, "broken", "crops are RGB")
     activation = vision.get("hidden_act", "gelu_pytorch_tanh")
     yield from expect("vision_config.hidden_act", activation, "gelu_pytorch_tanh", "used", "the fused one is for tanh GELU alone")
     yield from expect("vision_config.layer_norm_eps", vision.get("layer_norm_eps", 1e-6), 1e-6, "used")
@@ -112,7 +112,7 @@ def _model(config: Mapping[str, Any]) -> Iterator[Difference]:
     yield from expect("rope_theta", theta, 500000, "used")
     section, half = rope.get("mrope_section"), int(text.get("head_dim") or 128) // 2
     if not isinstance(section, list) or sum(section) != half:
-        yield Difference(file, "mrope_section", section, f"three numbers that sum to {half}", "refused", "half of head_dim")
+        yield Difference(file, "mrope_section", section, f"three numbers that sum to {half}", "broken", "half of head_dim")
 
 
 # -- preprocessor_config.json -------------------------------------------------------------------------------------------
@@ -124,18 +124,18 @@ def _pictures(config: Mapping[str, Any], processor: Mapping[str, Any]) -> Iterat
     for name, known in (("image_mean", _MEANS), ("image_std", _STDS)):
         value = processor.get(name)
         if not isinstance(value, list) or len(value) != 3:
-            yield Difference(file, name, value, "three numbers", "refused", "pictures cannot be normalised")
+            yield Difference(file, name, value, "three numbers", "broken", "pictures cannot be normalised")
         elif not any(_close(value, each) for each in known):
             yield Difference(file, name, value, known[0], "used", "no release has it")
     for name, same in (("patch_size", "patch_size"), ("merge_size", "spatial_merge_size")):
         value, wanted = processor.get(name, {"patch_size": 14, "merge_size": 2}[name]), vision.get(same, processor.get(name))
         if value != wanted:
-            yield Difference(file, name, value, wanted, "refused", f"config.json has another vision_config.{same}")
+            yield Difference(file, name, value, wanted, "broken", f"config.json has another vision_config.{same}")
     for name in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
         if processor.get(name, True) is not True:
             yield Difference(file, name, processor[name], True, "upstream", "crops are prepared so outside the engine")
     if processor.get("temporal_patch_size", 1) != 1:
-        yield Difference(file, "temporal_patch_size", processor["temporal_patch_size"], 1, "refused", "single pictures are read")
+        yield Difference(file, "temporal_patch_size", processor["temporal_patch_size"], 1, "broken", "single pictures are read")
     if not math.isclose(processor.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-6):
         yield Difference(file, "rescale_factor", processor["rescale_factor"], 1 / 255, "used", "bytes to 0..1")
     if processor.get("resample", 3) != 3:
@@ -155,15 +155,15 @@ def _tokens(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> Iterator
     text = {**config, **(config.get("text_config") or {})}
     for token in _OTSL:
         if token not in added:
-            yield Difference(file, token, "absent", "a token", "refused", "tables are written with it")
+            yield Difference(file, token, "absent", "a token", "broken", "tables are written with it")
         elif added[token].get("special"):
             why = "skip_special_tokens would take it out of every table"
-            yield Difference(file, f"{token} special", True, False, "refused", why)
+            yield Difference(file, f"{token} special", True, False, "broken", why)
     for token in _SPECIAL:
         if token not in added:
-            yield Difference(file, token, "absent", "a special token", "refused", "the prompt is written with it")
+            yield Difference(file, token, "absent", "a special token", "broken", "the prompt is written with it")
         elif not added[token].get("special"):
-            yield Difference(file, f"{token} special", False, True, "refused", "it would stay in answers")
+            yield Difference(file, f"{token} special", False, True, "broken", "it would stay in answers")
     for token, entry in added.items():
         if token.startswith("<|LOC_") and not entry.get("special"):
             yield Difference(file, f"{token} special", False, True, "used", "places would show in answers that ask for none")
@@ -174,7 +174,7 @@ def _tokens(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> Iterator
     ):  # fmt: skip
         number, value = added.get(token, {}).get("id"), text.get(name)
         if number is not None and value is not None and value != number:
-            yield Difference("config.json", name, value, number, "refused", f"{token} has that number in tokenizer.json")
+            yield Difference("config.json", name, value, number, "broken", f"{token} has that number in tokenizer.json")
 
 
 # -- the chat template and inference.yml --------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def _template(folder: Path) -> Iterator[Difference]:
     try:
         found = chat_format(read_template(folder))
     except ConfigError as error:
-        yield Difference("chat_template", "template", str(error), "v1's or 1.5's", "refused")
+        yield Difference("chat_template", "template", str(error), "v1's or 1.5's", "broken")
         return
     wanted = "<|begin_of_sentence|>User: <|IMAGE_START|>", "<|IMAGE_END|>"
     if (found.before, found.between) != wanted:

@@ -29,6 +29,8 @@ from pipelines.recognize.tower import KNOWN_ATTENTION, Grid, PackedTower
 
 OVERRIDES = {"PaddleOCRVLForConditionalGeneration": "pipelines.recognize.vllm_model:PackedPaddleOCRVL"}
 
+UPSTREAM = "pagemill_upstream"  # key of vLLM's additional_config: why these weights must run on upstream's code
+
 # What the packed tower does again, by the digest of upstream's source. 0.25.1 and 0.32.0 were run; what lies between was
 # read: it differs in how lengths and positions are copied to the GPU. Any other source was not compared.
 VERIFIED = {
@@ -112,6 +114,8 @@ def refusal(model: PackedPaddleOCRVL, vllm_config: Any) -> str | None:
 
 
 def _refusal(model: PackedPaddleOCRVL, vllm_config: Any) -> str | None:
+    if reason := (vllm_config.additional_config or {}).get(UPSTREAM):
+        return str(reason)
     if source_digest() not in VERIFIED:
         return f"this vLLM's {upstream.__name__} is not one that was compared ({', '.join(VERIFIED.values())})"
     if vllm_config.parallel_config.tensor_parallel_size > 1:

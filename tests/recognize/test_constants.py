@@ -43,41 +43,41 @@ def without(content: dict[str, Any], token: str) -> None:
 
 C, P, T = "config.json", "preprocessor_config.json", "tokenizer.json"
 ALTERED: list[tuple[str, Callable[[dict[str, Any]], Any], str, Effect]] = [
-    (C, lambda c: c.update(model_type="qwen2_vl"), "model_type", "refused"),
-    (C, lambda c: c["vision_config"].update(patch_size=16), "vision_config.patch_size", "refused"),
-    (C, lambda c: c["vision_config"].update(spatial_merge_size=4), "vision_config.spatial_merge_size", "refused"),
-    (C, lambda c: c["vision_config"].update(num_channels=1), "vision_config.num_channels", "refused"),
+    (C, lambda c: c.update(model_type="qwen2_vl"), "model_type", "broken"),
+    (C, lambda c: c["vision_config"].update(patch_size=16), "vision_config.patch_size", "broken"),
+    (C, lambda c: c["vision_config"].update(spatial_merge_size=4), "vision_config.spatial_merge_size", "broken"),
+    (C, lambda c: c["vision_config"].update(num_channels=1), "vision_config.num_channels", "broken"),
     (C, lambda c: c["vision_config"].update(hidden_act="gelu"), "vision_config.hidden_act", "used"),
     (C, lambda c: c["vision_config"].update(layer_norm_eps=1e-5), "vision_config.layer_norm_eps", "used"),
     (C, lambda c: c.update(hidden_act="gelu"), "hidden_act", "used"),
     (C, lambda c: c.update(rms_norm_eps=1e-6), "rms_norm_eps", "used"),
     (C, lambda c: c.update(rope_theta=10000), "rope_theta", "used"),
     (C, lambda c: c.update(tie_word_embeddings=False), "tie_word_embeddings", "used"),
-    (C, lambda c: c["rope_scaling"].update(mrope_section=[8, 6, 6]), "mrope_section", "refused"),
-    (C, lambda c: c.update(image_token_id=5), "image_token_id", "refused"),
-    (C, lambda c: c.update(vision_start_token_id=5), "vision_start_token_id", "refused"),
-    (C, lambda c: c.update(vision_end_token_id=5), "vision_end_token_id", "refused"),
-    (C, lambda c: c.update(eos_token_id=5), "eos_token_id", "refused"),
+    (C, lambda c: c["rope_scaling"].update(mrope_section=[8, 6, 6]), "mrope_section", "broken"),
+    (C, lambda c: c.update(image_token_id=5), "image_token_id", "broken"),
+    (C, lambda c: c.update(vision_start_token_id=5), "vision_start_token_id", "broken"),
+    (C, lambda c: c.update(vision_end_token_id=5), "vision_end_token_id", "broken"),
+    (C, lambda c: c.update(eos_token_id=5), "eos_token_id", "broken"),
     (P, lambda c: c.update(image_mean=[0.1, 0.2, 0.3]), "image_mean", "used"),
-    (P, lambda c: c.pop("image_mean"), "image_mean", "refused"),
+    (P, lambda c: c.pop("image_mean"), "image_mean", "broken"),
     (P, lambda c: c.update(image_std=[0.1, 0.2, 0.3]), "image_std", "used"),
-    (P, lambda c: c.update(image_std=0.5), "image_std", "refused"),
-    (P, lambda c: c.update(patch_size=16), "patch_size", "refused"),
-    (P, lambda c: c.update(merge_size=1), "merge_size", "refused"),
+    (P, lambda c: c.update(image_std=0.5), "image_std", "broken"),
+    (P, lambda c: c.update(patch_size=16), "patch_size", "broken"),
+    (P, lambda c: c.update(merge_size=1), "merge_size", "broken"),
     (P, lambda c: c.update(rescale_factor=1.0), "rescale_factor", "used"),
     (P, lambda c: c.update(resample=2), "resample", "used"),
-    (P, lambda c: c.update(temporal_patch_size=2), "temporal_patch_size", "refused"),
+    (P, lambda c: c.update(temporal_patch_size=2), "temporal_patch_size", "broken"),
     (P, lambda c: c.update(do_resize=False), "do_resize", "upstream"),
     (P, lambda c: c.update(do_rescale=False), "do_rescale", "upstream"),
     (P, lambda c: c.update(do_normalize=False), "do_normalize", "upstream"),
     (P, lambda c: c.update(do_convert_rgb=False), "do_convert_rgb", "upstream"),
-    *[(T, lambda c, t=t: added(c, t).update(special=True), f"{t} special", "refused") for t in ("<fcel>", "<ecel>", "<nl>")],
-    (T, lambda c: without(c, "<xcel>"), "<xcel>", "refused"),
+    *[(T, lambda c, t=t: added(c, t).update(special=True), f"{t} special", "broken") for t in ("<fcel>", "<ecel>", "<nl>")],
+    (T, lambda c: without(c, "<xcel>"), "<xcel>", "broken"),
     *[
-        (T, lambda c, t=t: added(c, t).update(special=False), f"{t} special", "refused")
+        (T, lambda c, t=t: added(c, t).update(special=False), f"{t} special", "broken")
         for t in ("<|IMAGE_PLACEHOLDER|>", "<|IMAGE_START|>", "<|IMAGE_END|>", "</s>", "<|begin_of_sentence|>")
     ],
-    (T, lambda c: without(c, "<|IMAGE_START|>"), "<|IMAGE_START|>", "refused"),
+    (T, lambda c: without(c, "<|IMAGE_START|>"), "<|IMAGE_START|>", "broken"),
     (T, lambda c: c["added_tokens"].append({"id": 999, "content": "<|LOC_3|>", "special": False}), "<|LOC_3|> special", "used"),
 ]  # fmt: skip
 
@@ -113,7 +113,7 @@ def test_the_means_of_both_sources_are_known(model: Path) -> None:
 def test_templates(model: Path) -> None:
     template = (model / "chat_template.jinja").read_text("utf-8")
     (model / "chat_template.jinja").write_text(template.replace("Assistant:\\n", "Answer: "))
-    assert worst(differences(model)) == "refused"
+    assert worst(differences(model)) == "broken"
     (model / "chat_template.jinja").write_text(template.replace("User: ", "Human: "))
     assert [(d.name, d.effect) for d in differences(model)] == [("template", "used")]
     (model / "chat_template.jinja").unlink()
@@ -132,7 +132,7 @@ def test_labels(model: Path) -> None:
 
 def test_the_worst_comes_first(model: Path) -> None:
     alter(model, P, lambda c: c.update(resample=2, do_resize=False, temporal_patch_size=2))
-    assert [d.effect for d in differences(model)] == ["refused", "upstream", "used"]
+    assert [d.effect for d in differences(model)] == ["broken", "upstream", "used"]
 
 
 def test_what_is_no_checkpoint_is_said(tmp_path: Path, model: Path) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytest.importorskip("rapidocr", reason="the embedded reader is not in the environment of vLLM")
+
 import pagemill
 from pipelines.config import load
 from pipelines.errors import ConfigError
