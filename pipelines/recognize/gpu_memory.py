@@ -11,7 +11,8 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,30 @@ def measure(card: str) -> Card:
         return Card(name if isinstance(name, str) else name.decode(), int(memory.free), int(memory.total))
     finally:
         pynvml.nvmlShutdown()
+
+
+_SETTLING = 64 << 20  # growth of the free memory in a pause that says: something is still being freed
+
+
+def settled_share(look: Callable[[], Card], decide: Callable[[Card], float], wait_s: float = 15.0, pause_s: float = 1.0) -> float:
+    """`decide` on what is free once no more becomes free: a predecessor that died may still hold its memory.
+
+    Raises:
+        EngineUnavailable: of `decide`, when it still refuses after `wait_s`.
+    """
+    until = time.monotonic() + wait_s
+    card = look()
+    while True:
+        time.sleep(pause_s)
+        before, card = card, look()
+        waiting = time.monotonic() < until
+        if waiting and card.free > before.free + _SETTLING:
+            continue
+        try:
+            return decide(card)
+        except EngineUnavailable:
+            if not waiting:
+                raise
 
 
 def visible_card() -> str:

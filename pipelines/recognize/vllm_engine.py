@@ -294,10 +294,12 @@ def _started(config: VllmConfig, arguments: dict[str, Any], weights: int) -> Any
     card = gpu_memory.visible_card()
     with gpu_memory.Starts(card).turn() as others:
         if "gpu_memory_utilization" not in config.engine_args:
-            arguments["gpu_memory_utilization"] = gpu_memory.share(
-                gpu_memory.measure(card), config.gpu_memory_utilization, config.engines_per_gpu, others,
-                int(config.reserve_gib * (1 << 30)), weights,
-            )  # fmt: skip
+            asked, engines = config.gpu_memory_utilization, config.engines_per_gpu
+            reserve = int(config.reserve_gib * (1 << 30))
+            arguments["gpu_memory_utilization"] = gpu_memory.settled_share(
+                lambda: gpu_memory.measure(card),
+                lambda found: gpu_memory.share(found, asked, engines, others, reserve, weights),
+            )
         return start()
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import EngineUnavailable
-from pipelines.recognize.gpu_memory import Card, Starts, share
+from pipelines.recognize.gpu_memory import Card, Starts, settled_share, share
 
 GIB = 1 << 30
 WEIGHTS = int(1.8 * GIB)  # the 0.9B model in bf16
@@ -70,6 +70,20 @@ def test_never_more_than_is_free(free: float, total: float, asked: float, engine
         return
     assert 0 < fraction * memory.total <= memory.free
     assert fraction * memory.total >= WEIGHTS
+
+
+def test_an_engine_that_comes_back_waits_for_its_predecessors_memory() -> None:
+    seen = iter([2.0, 2.0, 2.0, 5.0, 7.0, 7.0])  # the dead one's memory comes back in two steps
+
+    def look() -> Card:
+        return card(next(seen), 7.96)
+
+    def decide(found: Card) -> float:
+        return share(found, "auto", 1, 0, GIB, WEIGHTS)
+
+    assert settled_share(look, decide, wait_s=5, pause_s=0) == decide(card(7.0, 7.96))
+    with pytest.raises(EngineUnavailable):
+        settled_share(lambda: card(2.0, 7.96), decide, wait_s=0.05, pause_s=0.01)
 
 
 def _engine(folder: Path, log: Path, live_s: float) -> None:
