@@ -87,7 +87,7 @@ def test_reads_what_stands_there(running: Running) -> None:
     answers = running.ask([running.form(crop(picture(text))) for text in LINES])
     assert [answer.text for answer in answers] == LINES
     assert {answer.finish_reason for answer in answers} == {"stop"}
-    assert all(answer.tokens >= 2 and answer.prompt_tokens > 10 and answer.seconds > 0 for answer in answers)
+    assert all(answer.tokens >= 2 and answer.prompt_tokens > 5 and answer.seconds > 0 for answer in answers)
     assert running.engine.under_way == 0
 
 
