@@ -20,6 +20,7 @@ from jobs.report import report
 from jobs.show import show
 from jobs.status import status
 from jobs.tables import tables
+from jobs.tune import tune
 from jobs.verify_model import verify_model
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Archives of documents to Parquet and Markdown, with nothing lost.",
 )
-for command in (ingest, plan, audit, status, show, report, diff, export, tables, compact, gc, doctor, finetune):
+for command in (ingest, plan, audit, status, show, report, diff, export, tables, compact, gc, doctor, tune, finetune):
     app.command()(command)
 app.command("export-sft")(export_sft)
 app.command("verify-model")(verify_model)

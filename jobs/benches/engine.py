@@ -75,12 +75,12 @@ def engine(
     with tempfile.TemporaryDirectory() as folder:
         model = write_shape(Path(folder) / "shape", tiny)
         settings = {"kv_mib": kv_mib, "batched": batched, "eager": eager, "extra": extra, "packers": packers}
-        with _started(chosen, model, settings) as teams:
+        with started(chosen, model, settings) as teams:
             for number in range(rounds):
                 for setup in chosen:
                     count = shipped_pages if setup.kind == "shipped" else pages
                     work = known(count, 7 + number) if workload == "known" or boxes is None else archive(boxes, count, 7 + number)
-                    figures.rows.append(_round(setup, teams[setup.kind][: setup.engines], work, ahead_pages, number))
+                    figures.rows.append(measured(setup, teams[setup.kind][: setup.engines], work, ahead_pages, number))
                     print(figures.rows[-1], flush=True)
     if workload == "known":
         figures.notes.append("known: lengths are a function of area, few grids; it flatters (see docs/performance.md)")
@@ -98,7 +98,7 @@ class _Member:
 
 
 @contextlib.contextmanager
-def _started(setups: Sequence[Setup], model: Path, settings: dict[str, Any]) -> Iterator[dict[str, list[_Member]]]:
+def started(setups: Sequence[Setup], model: Path, settings: dict[str, Any]) -> Iterator[dict[str, list[_Member]]]:
     """Engines of each kind, as many as its largest setup needs, all started at once: each has its own KV cache's bytes."""
     context = mp.get_context("spawn")
     counter = context.Value("i", 0)
@@ -144,7 +144,7 @@ def _stop(member: _Member) -> None:
 # -- a round -------------------------------------------------------------------------------------------------------------
 
 
-def _round(setup: Setup, team: list[_Member], work: list[list[Job]], ahead_pages: int, number: int) -> dict[str, Any]:
+def measured(setup: Setup, team: list[_Member], work: list[list[Job]], ahead_pages: int, number: int) -> dict[str, Any]:
     order = Order(work, setup.seqs, setup.wave, max(1, ahead_pages // len(team)), number)
     for member in team:
         member.pipe.send(order)
