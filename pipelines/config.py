@@ -46,7 +46,7 @@ class RasterConfig(_Section):
 
 
 class LayoutConfig(_Section):
-    engine: str = Field(pattern=r"^(embedded|transformers|paddle|none|[\w.]+:\w+)$", json_schema_extra=FINGERPRINTED)
+    engine: str = Field(pattern=r"^(embedded|pymupdf|transformers|paddle|none|[\w.]+:\w+)$", json_schema_extra=FINGERPRINTED)
     upright: Literal["auto", "always", "never"] = Field(json_schema_extra=FINGERPRINTED)
     min_score: float = Field(ge=0, le=1, json_schema_extra=FINGERPRINTED)
     model_dir: str | None

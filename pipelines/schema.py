@@ -84,6 +84,7 @@ class RasterPage:
     words: tuple[Word, ...] = ()
     hidden_words: tuple[Word, ...] = ()  # text that is not painted (render mode 3, white on white): an OCR layer or a trick
     flags: tuple[str, ...] = ()  # repaired, downscaled, truncated ...: each makes the page `degraded`
+    hints: tuple[Region, ...] = ()  # what the library that drew it takes for regions, where it was asked; pixels
     cpu_s: float = 0.0  # what drawing it cost the process that drew it
 
     @property

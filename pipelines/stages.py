@@ -201,7 +201,8 @@ def _rasterize(site: Site, cache: DocumentCache) -> Callable[[Works], Works]:
     from pipelines.raster.rasterize import Rasterize
 
     config = site.config
-    stage = Rasterize(config.raster, config.source.passwords)
+    engine = "pymupdf-layout" if config.layout.engine == "pymupdf" else config.raster.engine
+    stage = Rasterize(config.raster, config.source.passwords, engine)
 
     def one(work: SpanWork) -> SpanWork:
         span = work.span

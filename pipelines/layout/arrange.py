@@ -328,7 +328,12 @@ def _piece(region: Region, rows: Sequence[Sequence[TextLine]], label: str, body:
     joined = [merged(row) for row in rows]
     text = " ".join(line.text for line in joined)
     kind = caption_kind(text)
-    if label in ("title", "text", "header", "footer") and kind and len(text) < 600 and (len(joined) < 4 or label != "text"):
+    if (
+        label in ("title", "text", "header", "footer", "figure_caption", "table_caption")
+        and kind
+        and len(text) < 600
+        and (len(joined) < 4 or label != "text")
+    ):
         label = kind
     elif label in ("text", "title"):
         label = "title" if looks_like_title(joined, body, region.label == "title") else "text"

@@ -57,6 +57,13 @@ def load_engine(config: Config) -> LayoutEngine:
             return cast(LayoutEngine, getattr(importlib.import_module(module), name)(config))
         except (ImportError, AttributeError) as error:
             raise ConfigError(f"layout.engine={config.layout.engine}: {error}") from error
+    if config.layout.engine == "pymupdf":
+        from pipelines.layout.pymupdf_layout import PyMuPDFLayout
+
+        if config.raster.engine != "pymupdf":
+            raise ConfigError("layout.engine=pymupdf sees pages where PyMuPDF draws them: --set raster.engine=pymupdf")
+
+        return PyMuPDFLayout(config.layout, config.recognize.threads)
     from pipelines.layout.embedded import EmbeddedLayout
 
     return EmbeddedLayout(config.layout, config.recognize.threads)

@@ -26,6 +26,7 @@ from pipelines.raster.base import Rasterizer
 from pipelines.raster.sniff import sniff
 from pipelines.schema import RasterPage, Word
 
+WITH_LAYOUT = "pymupdf-layout"  # MuPDF, and its layout model beside it
 _PR_SET_PDEATHSIG = 1
 _OTHER = {"pymupdf": "pypdfium2", "pypdfium2": "pymupdf"}  # what one library cannot open, the other sometimes can
 
@@ -89,6 +90,7 @@ class _Servant:
             "shape": [height, width], "dpi": page.dpi, "size": [page.width_pt, page.height_pt],
             "flags": sorted({*page.flags, "repaired"}) if self._rescued else page.flags,
             "words": _plain(page.words), "hidden": _plain(page.hidden_words), "cpu_s": time.process_time() - cpu,
+            "hints": [[region.label, *(round(side, 1) for side in region.box), region.native_label] for region in page.hints],
         }  # fmt: skip
 
     def _open(self, request: dict[str, Any]) -> Any:
@@ -126,10 +128,10 @@ class _Servant:
 
 
 def make_rasterizer(name: str) -> Rasterizer:
-    if name == "pymupdf":
+    if name in ("pymupdf", WITH_LAYOUT):
         from pipelines.raster.pymupdf_engine import PyMuPDFRasterizer
 
-        return PyMuPDFRasterizer()
+        return PyMuPDFRasterizer(layout=name == WITH_LAYOUT)
     if name == "pypdfium2":
         from pipelines.raster.pdfium_engine import PdfiumRasterizer
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import PageCrash, PagemillError, PageTimeout, by_code
-from pipelines.schema import Box, Probe, RasterPage, Word
+from pipelines.schema import Box, Probe, RasterPage, Region, Word
 
 _START_S = 120.0  # for the child's imports on a loaded machine: 2 s on a quiet one; no page's deadline
 
@@ -69,7 +69,9 @@ class IsolatedRasterizer:
         with mmap.mmap(self._memory_fd, height * width * 3, prot=mmap.PROT_READ) as memory:
             pixels = np.frombuffer(memory, np.uint8).reshape(height, width, 3).copy()
         words, hidden = (tuple(map(_word, answer[kind])) for kind in ("words", "hidden"))
-        return RasterPage(pixels, answer["dpi"], width_pt, height_pt, words, hidden, tuple(answer["flags"]), answer["cpu_s"])
+        hints = tuple(Region(label, Box(*box), 1.0, native) for label, *box, native in answer["hints"])
+        flags, cpu_s = tuple(answer["flags"]), answer["cpu_s"]
+        return RasterPage(pixels, answer["dpi"], width_pt, height_pt, words, hidden, flags, hints, cpu_s)
 
     def close(self) -> None:
         if self._child is not None:

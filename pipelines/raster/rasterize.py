@@ -24,10 +24,10 @@ _COSTLY = (PageTimeout, PageMemory, PageCrash)
 class Rasterize:
     """Verb `rasterize`. Holds one child process for its whole life."""
 
-    def __init__(self, config: RasterConfig, passwords: Sequence[str]) -> None:
+    def __init__(self, config: RasterConfig, passwords: Sequence[str], engine: str | None = None) -> None:
         self._config = config
         self._passwords = list(passwords)
-        self._rasterizer = IsolatedRasterizer(config.engine, config.deadline_s, config.memory_mib)
+        self._rasterizer = IsolatedRasterizer(engine or config.engine, config.deadline_s, config.memory_mib)
 
     def rasterize(self, work: SpanWork, path: Path, budget: DocumentBudget) -> SpanWork:
         """Fills `raster`, sizes, flags, `blank` or `error` of every page.
