@@ -213,6 +213,7 @@ def _damage() -> dict[str, Kind]:
         "junk-prefix": (b"\r\nmail header: x\r\n" * 40 + _WHOLE, MENDED),
         "junk-suffix": (_WHOLE + b"\0" * 5000, MENDED),
         "count-lies": (_WHOLE.replace(b"/Count 6", b"/Count 9"), BOUNDED),
+        "count-absurd": (_WHOLE.replace(b"/Count 6", b"/Count 1000000"), FLAGGED),
         "length-self-ref": (length, BOUNDED),
         "encrypt-damaged": (one_page(trailer=b"/Encrypt << /Filter /Standard /V 9 /R 9 >>"), PARTLY | {"encrypted"}),
         "image-lies": (_image(2000, 2000, zlib.compress(bytes(300)), b"/ColorSpace /DeviceGray /BitsPerComponent 8"), BOUNDED),

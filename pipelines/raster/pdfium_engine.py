@@ -16,6 +16,8 @@ from pipelines.raster.damage import is_damaged, names_encryption
 from pipelines.raster.sizing import fitting_dpi, usable
 from pipelines.schema import Box, Probe, RasterPage, Word
 
+_MANY_PAGES = 1000  # a document that claims more is asked for its last ones
+_LAST_PAGES = 32
 _MOST_CHARS = 200_000  # of one page: character boxes cost a call each (215 ms for 5,000); beyond, the page is read from pixels
 
 
@@ -35,13 +37,32 @@ class PdfiumRasterizer:
 
     def open(self, path: str, passwords: Sequence[str]) -> Probe:
         document, password = self._unlock(path, passwords)
-        count = len(document)
+        said = len(document)
+        count = self._believable(document, said)
         if count <= 0:
             raise NoPages("the document opens but has no pages")
         document.init_forms()
         self._document = document
-        self._flags = ("repaired",) if is_damaged(path) else ()
+        self._flags = ("repaired",) if is_damaged(path) or count != said else ()
         return Probe("pdf", count, password, self._flags)
+
+    def _believable(self, document: Any, count: int) -> int:
+        """The page count, or how many pages there are when it lies absurdly: PDFium believes a tree that says a million."""
+        if count < _MANY_PAGES or any(self._loads(document, count - 1 - back) for back in range(_LAST_PAGES)):
+            return count
+        first, last = 0, count  # the first page that is not there lies between them
+        while first < last:
+            middle = (first + last) // 2
+            first, last = (middle + 1, last) if self._loads(document, middle) else (first, middle)
+        # a long document that lost its end keeps its count: each page that is gone is a page that failed
+        return first if first * 10 < count else count
+
+    def _loads(self, document: Any, page_index: int) -> bool:
+        try:
+            document[page_index].close()
+        except self._pdfium.PdfiumError:
+            return False
+        return True
 
     def _unlock(self, path: str, passwords: Sequence[str]) -> tuple[Any, str | None]:
         for password in (None, *passwords):

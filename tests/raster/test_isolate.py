@@ -224,6 +224,15 @@ def test_every_hostile_kind_ends_by_name(tmp_path: Path, engine: str) -> None:
             assert rasterizer.render(good, [], 0, 36, 25).words, name
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_count_that_lies_costs_no_million_pages(tmp_path: Path, engine: str) -> None:
+    with IsolatedRasterizer(engine, 20, 1024) as rasterizer:
+        probe = rasterizer.probe(write(tmp_path / "l.pdf", kinds()["count-absurd"][0]), [])
+        assert (probe.page_count, probe.flags) == (6, ("repaired",))
+        many = rasterizer.probe(str(text_pdf(tmp_path / "m.pdf", 1200)), [])
+        assert (many.page_count, many.flags) == (1200, ())
+
+
 def test_blank_is_paper_with_dust() -> None:
     dice = np.random.default_rng(1)
     paper = np.clip(dice.normal(235, 4, (800, 600, 1)), 0, 255).astype(np.uint8).repeat(3, axis=2)
