@@ -10,6 +10,7 @@ SETTINGS: dict[str, object] = {
     "vllm.max_model_len": 2048, "vllm.max_num_batched_tokens": 4096, "vllm.enforce_eager": "true",
     "paddleocr_vl.min_pixels": 784, "paddleocr_vl.max_pixels": 200704, "paddleocr_vl.max_new_tokens": 512,
     "raster.engine": "pypdfium2", "raster.dpi": 144,
+    "vllm.verify": "false",  # has tests of its own; it would start two more engines
 }  # fmt: skip
 
 
