@@ -53,7 +53,9 @@ def engine(
     workload: Annotated[
         Literal["known", "archive"], typer.Option(help="lengths by area, or as real archives have them")
     ] = "known",
-    boxes: Annotated[Path | None, typer.Option(help="for archive: block sizes of real pages (JSON; see `boxes`)")] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="for archive: block sizes of real pages, of `python -m jobs.benches.workloads`")
+    ] = None,
     pages: Annotated[int, typer.Option(help="read in each round by a packed setup")] = 600,
     shipped_pages: Annotated[int, typer.Option(help="read in each round by a shipped setup, which is much slower")] = 120,
     rounds: Annotated[int, typer.Option(help="of all setups, one after the other")] = 1,
@@ -62,6 +64,7 @@ def engine(
     kv_mib: Annotated[float, typer.Option(help="KV cache of an engine, MiB a place; 18 KiB a token")] = 12,
     batched: Annotated[int, typer.Option(help="max_num_batched_tokens")] = 16_384,
     eager: Annotated[bool, typer.Option(help="no CUDA graphs; where there is no GPU")] = False,
+    price: Annotated[float | None, typer.Option(help="of the card, an hour: what a million pages cost")] = None,
     extra: Annotated[str, typer.Option(help="further engine arguments, JSON")] = "{}",
     tiny: Annotated[bool, typer.Option(help="a model of a few thousand weights, to try the bench without a GPU")] = False,
 ) -> Figures:
@@ -80,7 +83,10 @@ def engine(
                 for setup in chosen:
                     count = shipped_pages if setup.kind == "shipped" else pages
                     work = known(count, 7 + number) if workload == "known" or boxes is None else archive(boxes, count, 7 + number)
-                    figures.rows.append(measured(setup, teams[setup.kind][: setup.engines], work, ahead_pages, number))
+                    row = measured(setup, teams[setup.kind][: setup.engines], work, ahead_pages, number)
+                    figures.rows.append(
+                        row | ({} if price is None else {"a million pages": round(price * 1e6 / 3600 / row["pages/s"])})
+                    )
                     print(figures.rows[-1], flush=True)
     if workload == "known":
         figures.notes.append("known: lengths are a function of area, few grids; it flatters (see docs/performance.md)")

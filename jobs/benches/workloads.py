@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,18 @@ def boxes_of(documents: Iterable[Path], dpi: float = 144, most_pages: int = 12) 
     return found
 
 
+def write_boxes(documents: Path, file: Path) -> None:
+    """`python -m jobs.benches.workloads DOCUMENTS FILE`: the blocks of a folder's PDFs, for `--boxes FILE`."""
+    found: list[list[tuple[int, int]]] = []
+    for path in sorted(documents.rglob("*.pdf")):
+        try:
+            found += boxes_of([path])
+        except Exception as error:  # a damaged or encrypted one: the others have boxes enough
+            print(f"left out: {path}: {error}")
+    file.write_text(json.dumps(found), "utf-8")
+    print(f"{file}: {len(found)} pages, {sum(map(len, found)) / max(1, len(found)):.1f} blocks each")
+
+
 def picture(job: Job, seed: int) -> Pixels:
     """Black specks on white, as many as text would make."""
     generator = np.random.default_rng(seed)
@@ -88,3 +101,7 @@ def picture(job: Job, seed: int) -> Pixels:
     specks = job.height * job.width // 12
     made[generator.integers(0, job.height, specks), generator.integers(0, job.width, specks)] = 0
     return made
+
+
+if __name__ == "__main__":
+    write_boxes(*map(Path, sys.argv[1:3]))
