@@ -39,6 +39,14 @@ class Peers:
     rank: int = 0
     world: int = 1
 
+    def total(self, count: int, device: torch.device) -> int:
+        """The sum of a number over all devices."""
+        if self.world == 1:
+            return count
+        held = torch.tensor(count, device=device)
+        torch.distributed.all_reduce(held)
+        return int(held.item())
+
     def sum(self, parameters: Sequence[Tensor]) -> None:
         """Adds up gradients of all devices."""
         if self.world == 1:
@@ -153,7 +161,8 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         parts = [next(feed) for _ in range(self._accumulated)]
         answered = [np.flatnonzero(part.labels != IGNORE) for part in parts]
-        total = sum(len(a) for a in answered) * self.peers.world
+        mine = sum(len(a) for a in answered)
+        total = self.peers.total(mine, self.device)
         said: list[Tensor] = []
         aids: dict[str, Tensor] = {}
         for part, at in zip(parts, answered, strict=True):
@@ -167,7 +176,7 @@ class Trainer:
         self.peers.sum(self._parameters)
         torch.nn.utils.clip_grad_norm_(self._parameters, self.recipe.max_grad_norm)
         optimizer.step()
-        return Losses(torch.stack(said).sum() / max(1, total / self.peers.world), {k: v.detach() for k, v in aids.items()})
+        return Losses(torch.stack(said).sum() / max(1, mine), {k: v.detach() for k, v in aids.items()})
 
     def _losses(self, batch: Batch, answered: np.ndarray[Any, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Summed cross entropy over the answers' tokens, and the aids' means."""

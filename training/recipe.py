@@ -68,13 +68,6 @@ class Recipe(BaseModel):
     min_pixels: int | None = None  # None: what the pipeline uses (112,896)
     max_pixels: int | None = None  # None: what the pipeline uses (1,003,520)
 
-    def steps(self, samples: int, devices: int = 1) -> int:
-        """(D x E) / (G x B x A) with B = packing_size x batch_size, rounded up; `max_steps` where it is set."""
-        if self.max_steps > 0:
-            return self.max_steps
-        per_step = devices * self.batch_size * (self.packing_size if self.packing else 1) * self.gradient_accumulation_steps
-        return max(1, math.ceil(samples * self.num_train_epochs / per_step))
-
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of step number `step` (from 0) of `steps`."""
         warm = self.warmup_steps if self.warmup_steps is not None else round(0.01 * steps)

@@ -20,7 +20,7 @@ safetensors_torch = pytest.importorskip("safetensors.torch", reason="safetensors
 pytest.importorskip("tensorboard", reason="tensorboard is in the extra `train`")
 
 from tests.training.renders import fresh
-from training.finetune import BadData, Job, complete_model, finetune
+from training.finetune import BadData, Job, complete_model, finetune, finetune_on
 from training.loop import checkpoints
 from training.recipe import Recipe
 from training.save import NEEDED
@@ -142,3 +142,24 @@ def test_what_a_model_lacks_comes_from_the_base_model_and_is_named(tmp_path: Pat
 def test_a_folder_without_weights_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a checkpoint directory"):
         complete_model(Job(tmp_path / "x", tmp_path / "out", tmp_path, Recipe()))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_two_workers_take_the_steps_of_one(tmp_path: Path) -> None:
+    """Through Ray Train, gradients over gloo: the same packed sequences, so the same weights as with accumulation."""
+    ray = pytest.importorskip("ray", reason="Ray is in the environment of vLLM")
+    data = write(tmp_path / "data", 12)
+    finetune(job(data, tmp_path / "one", max_steps=3, gradient_accumulation_steps=2))
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
+    try:
+        asked = job(data, tmp_path / "two", max_steps=3)
+        finetune_on(Job(asked.data, asked.output, asked.model, asked.recipe), workers=2, gpu=False)
+    finally:
+        ray.shutdown()
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    moved = {name: (one[name] - weights(FIXTURE)[name]).abs().max() for name in one}
+    assert max(moved.values()) > 1e-4
+    for name in one:
+        assert torch.allclose(one[name].float(), two[name].float(), atol=2e-3), name
+    assert json.loads((tmp_path / "two" / "training" / "report.json").read_text())["steps"] == 3

@@ -50,14 +50,6 @@ def test_the_published_recipe_is_accepted_and_is_the_default(tmp_path: Path) -> 
     assert "learning_rate" not in unused
 
 
-def test_steps_come_from_data_batch_and_accumulation() -> None:
-    assert Recipe().steps(samples=29_600) == 925  # (D x E) / (G x B x A) = 29,600 x 2 / (1 x 8 x 8)
-    assert Recipe().steps(samples=29_601) == 926
-    assert Recipe().steps(samples=29_600, devices=4) == 232
-    assert Recipe(max_steps=10).steps(samples=29_600) == 10
-    assert Recipe().steps(samples=1) == 1
-
-
 def test_the_rate_warms_up_and_falls_to_its_floor() -> None:
     recipe = Recipe(learning_rate=1.0, min_lr=0.1, warmup_steps=10)
     assert recipe.rate(0, 110) == pytest.approx(0.1)
