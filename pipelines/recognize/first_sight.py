@@ -42,12 +42,14 @@ def reason_for_upstream(model: Path, config: Config, cache: Path | None = None, 
         cache: where results are remembered; None: beside copied models.
         compare: runs the comparison, by default in a process of its own.
     """
+    if config.vllm.load_format == "dummy":  # random weights, to measure speed
+        return None
     found = differences(model)
     for difference in found:
         log.log(logging.INFO if difference.effect == "used" else logging.WARNING, "model_constant %s", difference)
     if worst(found) != "used":
         return "constants of the checkpoint: " + "; ".join(f"{d.name} is {d.found!r}" for d in found if d.effect != "used")
-    if not config.vllm.verify or config.vllm.load_format == "dummy":
+    if not config.vllm.verify:
         return None
     comparison = _remembered(model, config, cache or default_cache(), compare or _in_a_process)
     if comparison is None:

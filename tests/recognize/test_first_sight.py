@@ -117,6 +117,29 @@ def test_a_constant_that_is_not_as_assumed_needs_no_comparison(
     assert "do_rescale is False, assumed True" in caplog.text
 
 
+def test_the_process_that_compares_gets_the_same_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.recognize import first_sight
+
+    given = load(
+        settings=[
+            f"vllm.model_dir={FIXTURE}",
+            "vllm.dtype=float16",
+            "vllm.storage_options={secret: s3cret}",
+            "paddleocr_vl.min_pixels=784",
+        ]
+    )
+    seen: list[Config] = []
+
+    def run(command: list[str], **_: Any) -> None:
+        assert "s3cret" not in Path(command[4]).read_text()
+        seen.append(load([command[4]]))
+
+    monkeypatch.setattr(first_sight.subprocess, "run", run)
+    first_sight._in_a_process(FIXTURE, given, tmp_path / "result")
+    assert seen[0].paddleocr_vl == given.paddleocr_vl
+    assert seen[0].vllm == given.vllm.model_copy(update={"storage_options": {}})
+
+
 def test_it_can_be_left_out(tmp_path: Path) -> None:
     compares = Compares()
     for setting in ("vllm.verify=false", "vllm.load_format=dummy"):
