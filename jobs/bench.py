@@ -16,12 +16,13 @@ from jobs.benches.base import Figures, write_json
 from jobs.benches.driver import driver
 from jobs.benches.engine import engine
 from jobs.benches.first_page import first_page
+from jobs.benches.layout import layout
 from jobs.benches.memory import memory
 from jobs.benches.overhead import overhead
 from jobs.benches.planning import planning
 from jobs.common import run_app
 
-BENCHES: tuple[Callable[..., Figures], ...] = (overhead, first_page, memory, planning, driver, engine)
+BENCHES: tuple[Callable[..., Figures], ...] = (overhead, first_page, memory, planning, driver, engine, layout)
 
 
 def bench_app() -> typer.Typer:
