@@ -203,10 +203,10 @@ def test_weights_on_which_it_disagrees_run_upstreams_tower(
 def test_what_was_not_verified_is_refused(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    from pipelines.recognize.vllm_model import _refusal
+    from pipelines.recognize.vllm_model import UPSTREAM, _refusal
 
     model = models("float32")
-    good = {"tensor_parallel_size": 1, "lora": None, "dtype": torch.float32}
+    good = {"tensor_parallel_size": 1, "lora": None, "dtype": torch.float32, "additional": {}}
 
     def asked(**changed: Any) -> str | None:
         now = good | changed
@@ -215,11 +215,13 @@ def test_what_was_not_verified_is_refused(models: Any, monkeypatch: pytest.Monke
             SimpleNamespace(
                 parallel_config=SimpleNamespace(tensor_parallel_size=now["tensor_parallel_size"]),
                 lora_config=now["lora"],
+                additional_config=now["additional"],
                 model_config=SimpleNamespace(dtype=now["dtype"]),
             ),
         )
 
     assert asked() is None
+    assert asked(additional={UPSTREAM: "they were seen to differ"}) == "they were seen to differ"
     assert asked(tensor_parallel_size=2) == "tensor parallelism"
     assert asked(lora=object()) == "LoRA"
     assert "dtype" in str(asked(dtype=torch.float64))
