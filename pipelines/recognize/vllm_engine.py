@@ -25,6 +25,7 @@ from pipelines.recognize import gpu_memory
 from pipelines.recognize.admission import Admission
 from pipelines.recognize.base import Answer, Crop, Packed, Sampling, Task
 from pipelines.recognize.checkpoint import format_of
+from pipelines.recognize.first_sight import reason_for_upstream
 from pipelines.recognize.loops import LoopRule, LoopWatch
 from pipelines.recognize.model_dir import locate, weights_bytes
 from pipelines.recognize.orphans import announce
@@ -62,7 +63,10 @@ class VllmEngine:
         self._admission = Admission(config.vllm.max_num_seqs, config.vllm.wave)
         self._numbers = itertools.count()
         self._late = 0  # crops past their deadline since the last answer
-        self._engine: Any = _started(config.vllm, _arguments(config, model), weights_bytes(model))
+        arguments = _arguments(config, model)
+        if (reason := reason_for_upstream(model, config)) is not None:
+            arguments["additional_config"] = {"pagemill_upstream": reason} | arguments.get("additional_config", {})
+        self._engine: Any = _started(config.vllm, arguments, weights_bytes(model))
 
     async def answer(self, crop: Crop) -> Answer:
         """See `VisionEngine`."""

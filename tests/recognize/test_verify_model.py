@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -57,21 +58,15 @@ def test_the_fixture_is_verified_and_reads(tmp_path: Path) -> None:
     assert found["scores"]["exact"] >= 0.75
 
 
-_ENGINE = """
-import asyncio, logging, sys
-logging.basicConfig(level=logging.INFO)
-from pathlib import Path
-from pipelines.config import load
-from pipelines.recognize import model_dir
-from pipelines.recognize.specimen import specimens
-from pipelines.recognize.vllm_engine import VllmEngine
-model_dir.default_cache.__globals__["tempfile"].tempdir = sys.argv[2]
-config = load(settings=[f"vllm.model_dir={sys.argv[1]}", "vllm.enforce_eager=true", *sys.argv[3:]])
-engine = VllmEngine(config)
-crop, truth = specimens()[0].crops(config.paddleocr_vl)[0]
-print("answer", asyncio.run(engine.answer(crop)).text)
-engine.close()
-"""
+def start(model: Path, scratch: Path) -> str:
+    """What an engine says while it starts and reads the first specimen."""
+    settings = [f"vllm.model_dir={model}", "vllm.enforce_eager=true", *SMALL]
+    command = [sys.executable, str(Path(__file__).with_name("engine_alone.py")), *settings]
+    done = subprocess.run(
+        command, cwd=ROOT, text=True, capture_output=True, env=os.environ | {"TMPDIR": str(scratch), "PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
 
 
 @pytest.mark.long
@@ -79,24 +74,17 @@ engine.close()
 def test_an_engine_tries_weights_that_it_sees_for_the_first_time(tmp_path: Path) -> None:
     pytest.importorskip("vllm", reason="vLLM is in an environment of its own")
 
-    def start(model: Path) -> tuple[str, str]:
-        done = subprocess.run(
-            [sys.executable, "-c", _ENGINE, str(model), str(tmp_path), *SMALL], cwd=ROOT, text=True, capture_output=True
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout, done.stderr
-
-    out, said = start(FIXTURE)
+    said = start(FIXTURE, tmp_path)
     assert "first sight of these weights" in said
     assert "equal=8 crops=8" in said
-    assert "the packed vision tower is off" not in out + said
-    assert "answer Annual Report 2026" in out
+    assert "the packed vision tower is off" not in said
+    assert "answer Annual Report 2026" in said
     altered = tmp_path / "altered"
     shutil.copytree(FIXTURE, altered)
     processor = json.loads((altered / "preprocessor_config.json").read_text()) | {"do_convert_rgb": False}
     (altered / "preprocessor_config.json").write_text(json.dumps(processor))
-    out, said = start(altered)
+    said = start(altered, tmp_path)
     assert "first sight" not in said  # its constants decide
     assert "do_convert_rgb is False" in said
-    assert "the packed vision tower is off" in out + said
-    assert "answer Annual Report 2026" in out
+    assert "the packed vision tower is off" in said
+    assert "answer Annual Report 2026" in said
