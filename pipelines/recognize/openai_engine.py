@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from pipelines.config import Config
-from pipelines.errors import CropTimeout, EngineFailed, EngineGone, EngineUnavailable
+from pipelines.errors import CropTimeout, EngineFailed, EngineGone, EngineUnavailable, UnusableCrop
 from pipelines.recognize.base import Answer, Crop
 from pipelines.recognize.engines import encoded
 from pipelines.recognize.loops import LoopRule, LoopWatch
@@ -49,7 +49,10 @@ class OpenAiEngine:
         started = time.perf_counter()
         async with self._places:
             session = await self.ready()
-            body = await asyncio.to_thread(self._body, crop) if crop.encoded is None else self._body(crop)
+            try:
+                body = await asyncio.to_thread(self._body, crop) if crop.encoded is None else self._body(crop)
+            except UnusableCrop as error:
+                return Answer("", "error", error_code=error.code, error_message=str(error))
             answer = await self._tried(session, body, crop)
         return replace(answer, seconds=time.perf_counter() - started)
 
@@ -133,9 +136,7 @@ class OpenAiEngine:
             "stream_options": {"include_usage": True},
             "temperature": crop.sampling.temperature,
             "max_completion_tokens": crop.sampling.max_tokens,
-            # vLLM's own; other servers ignore what they do not know
-            "skip_special_tokens": crop.sampling.skip_special_tokens,
-            "mm_processor_kwargs": {"min_pixels": crop.min_pixels, "max_pixels": crop.max_pixels},
+            "skip_special_tokens": crop.sampling.skip_special_tokens,  # vLLM's own; others ignore what they do not know
         }
         if crop.sampling.top_p is not None:
             body["top_p"] = crop.sampling.top_p
