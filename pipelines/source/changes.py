@@ -66,13 +66,13 @@ class Stranded:
 _SETUP = """
 CREATE TABLE known AS SELECT * EXCLUDE (history, "at", run_id, number) FROM source_latest;
 CREATE TABLE doc_state AS
-SELECT r.doc_id, max(r.revision) AS newest, max(r.revision) FILTER (d.doc_id IS NULL) AS open_revision,
-       coalesce(any_value(l.retryable), 0) AS retryable, any_value(l.state) AS state,
-       any_value(l.page_count) AS page_count, any_value(l.tries) AS tries
-FROM revision_opened r
-LEFT JOIN document_all d ON d.doc_id = r.doc_id AND d.revision = r.revision
-LEFT JOIN document_latest l ON l.doc_id = r.doc_id
-GROUP BY r.doc_id;
+SELECT r.doc_id, r.newest, r.open_revision, coalesce(l.retryable, 0) AS retryable, l.state, l.page_count, l.tries
+FROM (SELECT r.doc_id, max(r.revision) AS newest, max(r.revision) FILTER (d.doc_id IS NULL) AS open_revision
+      FROM (SELECT doc_id, revision FROM ledger WHERE kind = 'revision') r
+      LEFT JOIN (SELECT DISTINCT doc_id, revision FROM ledger WHERE kind = 'document') d
+             ON d.doc_id = r.doc_id AND d.revision = r.revision
+      GROUP BY r.doc_id) r
+LEFT JOIN document_latest l ON l.doc_id = r.doc_id;
 CREATE TABLE listed (uri VARCHAR);
 CREATE TABLE replaced (uri VARCHAR);
 """

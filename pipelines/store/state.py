@@ -7,6 +7,7 @@ of its first; so orphan parts, overlapping receipts and superseded readings need
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,15 +18,15 @@ import pyarrow.parquet as pq
 from pipelines.store.records import RECORDS
 
 _VIEWS = """
--- the newest record of each URI; a vanished one keeps the document that it had
+-- the newest record of each URI; a vanished one keeps the document that it had.
+-- Its position first and its columns by a join: unlike arg_max of a struct, DuckDB can spill both to disk
 CREATE OR REPLACE VIEW source_latest AS
-SELECT uri, unnest(newest), history FROM (
-  SELECT uri, count(*)::INTEGER AS history, arg_max({
-    'etag': etag, 'size': size, 'mtime_ns': mtime_ns, 'ctime_ns': ctime_ns, 'inode': inode, 'presence': presence,
-    'doc_id': doc_id, 'format': format, 'page_count': page_count, 'flags': flags, 'tries': tries, 'retryable': retryable,
-    'error_code': error_code, 'error_message': error_message, 'run_id': run_id, 'at': "at", 'number': number
-  }, number * 1000000 + "row") AS newest
-  FROM ledger WHERE kind = 'source' GROUP BY uri);
+SELECT l.uri, l.etag, l.size, l.mtime_ns, l.ctime_ns, l.inode, l.presence, l.doc_id, l.format, l.page_count, l.flags, l.tries,
+       l.retryable, l.error_code, l.error_message, l.run_id, l."at", l.number, n.history
+FROM ledger l
+JOIN (SELECT uri, count(*)::INTEGER AS history, max(number * 1000000 + "row") AS position
+      FROM ledger WHERE kind = 'source' GROUP BY uri) n ON n.uri = l.uri AND n.position = l.number * 1000000 + l."row"
+WHERE l.kind = 'source';
 
 CREATE OR REPLACE VIEW revision_opened AS
 SELECT doc_id, revision, any_value(pages) AS pages, any_value(fingerprint) AS fingerprint, any_value(run_id) AS run_id
@@ -33,16 +34,17 @@ FROM ledger WHERE kind = 'revision' GROUP BY doc_id, revision;
 
 -- complete revisions, with what each said when it was completed
 CREATE OR REPLACE VIEW document_all AS
-SELECT doc_id, revision, unnest(newest) FROM (
-  SELECT doc_id, revision, arg_max({
-    'state': state, 'error_code': error_code, 'error_message': error_message, 'page_count': page_count, 'ok': ok,
-    'blank': blank, 'degraded': degraded, 'failed': failed, 'retryable': retryable, 'markdown': markdown,
-    'tries': tries, 'run_id': run_id, 'at': "at"
-  }, number * 1000000 + "row") AS newest
-  FROM ledger WHERE kind = 'document' GROUP BY doc_id, revision);
+SELECT l.doc_id, l.revision, l.state, l.error_code, l.error_message, l.page_count, l.ok, l.blank, l.degraded, l.failed,
+       l.retryable, l.markdown, l.tries, l.run_id, l."at"
+FROM ledger l
+JOIN (SELECT doc_id, revision, max(number * 1000000 + "row") AS position FROM ledger WHERE kind = 'document'
+      GROUP BY doc_id, revision) n ON n.doc_id = l.doc_id AND n.position = l.number * 1000000 + l."row"
+WHERE l.kind = 'document';
 
 CREATE OR REPLACE VIEW document_latest AS
-SELECT * FROM document_all QUALIFY row_number() OVER (PARTITION BY doc_id ORDER BY revision DESC) = 1;
+SELECT d.* FROM document_all d
+JOIN (SELECT doc_id, max(revision) AS revision FROM ledger WHERE kind = 'document' GROUP BY doc_id) n
+ON n.doc_id = d.doc_id AND n.revision = d.revision;
 
 CREATE OR REPLACE VIEW part_moved AS
 SELECT old_part, arg_max(new_part, number * 1000000 + "row") AS new_part
@@ -84,7 +86,11 @@ class LedgerState:
 
     def __init__(self, files: Sequence[Path], scratch: Path, memory_mib: int = 1024) -> None:
         scratch.mkdir(parents=True, exist_ok=True)
-        self.con = duckdb.connect(config={"memory_limit": f"{memory_mib}MiB", "temp_directory": str(scratch)})
+        # tables in a file: they are compressed, and a million documents more cost disk, not memory
+        self.con = duckdb.connect(
+            str(scratch / f"state-{secrets.token_hex(4)}.duckdb"),
+            config={"memory_limit": f"{memory_mib}MiB", "temp_directory": str(scratch), "preserve_insertion_order": "false"},
+        )
         install_views(self.con, files, scratch)
 
     def rows(self, sql: str, parameters: Iterable[object] = ()) -> list[tuple[object, ...]]:
