@@ -22,7 +22,6 @@ from pipelines.layout.orientation import Orientation
 from pipelines.layout.upright import upright_of
 from pipelines.observe.pages import pages_of_run
 from pipelines.observe.progress import Progress
-from pipelines.observe.report import write_report
 from pipelines.observe.summary import Summary
 from pipelines.output import new_run_id, open_output
 from pipelines.pipeline import Run
@@ -113,6 +112,8 @@ def _outcome(run: Run, summary: Summary) -> ExitCode:
 
 def _report(summary: Summary, exit_code: ExitCode, store: ObjectStore, ledger: Ledger, config: Config) -> dict[str, str]:
     import time
+
+    from pipelines.observe.report import write_report  # its templates and Markdown: a quarter of what a start would import
 
     summary.ended = time.time()
     summary.requests.update(store.counts)
