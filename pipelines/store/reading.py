@@ -32,6 +32,7 @@ _READING_VIEWS = f"""
 CREATE OR REPLACE VIEW {{prefix}}pages AS
 SELECT {_PAGE_COLUMNS}, l.part AS part
 FROM part_rows p JOIN live_page l ON l.doc_id = p.doc_id AND l.page_index = p.page_index AND l.attempt = p.attempt
+     AND parse_filename(l.part) = p.part_name  -- two compactions at once may have copied a row twice
 SEMI JOIN named_document n ON n.doc_id = p.doc_id;
 
 CREATE OR REPLACE VIEW {{prefix}}blocks AS
@@ -59,7 +60,9 @@ SELECT uri, etag, size, mtime_ns, ctime_ns, inode, presence, doc_id, format, pag
 _HISTORY_VIEWS = f"""
 CREATE OR REPLACE VIEW {{prefix}}pages_history AS
 SELECT {_PAGE_COLUMNS}, l.part IS NOT NULL AS is_live
-FROM part_rows_all p LEFT JOIN live_page l ON l.doc_id = p.doc_id AND l.page_index = p.page_index AND l.attempt = p.attempt;
+FROM part_rows_all p LEFT JOIN live_page l ON l.doc_id = p.doc_id AND l.page_index = p.page_index AND l.attempt = p.attempt
+SEMI JOIN span_page s ON s.doc_id = p.doc_id AND s.page_index = p.page_index AND s.attempt = p.attempt
+     AND parse_filename(s.part) = p.part_name;
 
 CREATE OR REPLACE VIEW {{prefix}}blocks_history AS
 SELECT doc_id, page_index, revision, state, is_live, unnest(blocks, recursive := true) FROM {{prefix}}pages_history;
@@ -141,7 +144,10 @@ class Output:
         # the empty part brings the columns that parts of an older minor version lack
         paths = [self._part_path(part) for part in parts] + [self._no_part()]
         quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-        con.execute(f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM read_parquet([{quoted}], union_by_name = true)")
+        con.execute(
+            f"CREATE OR REPLACE VIEW {view} AS SELECT *, parse_filename(filename) AS part_name "
+            f"FROM read_parquet([{quoted}], union_by_name = true, filename = true)"
+        )
 
     def read(self, what: What, columns: Sequence[str] | None = None, history: bool = False) -> pa.Table:
         return self._relation(what, columns, history).to_arrow_table()

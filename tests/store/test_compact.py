@@ -176,6 +176,24 @@ def test_two_at_once(read: Path) -> None:
     assert audit(str(read)).ok
 
 
+def test_two_that_group_differently_show_no_row_twice(read: Path) -> None:
+    before, history, before_files = rows(read), rows(read, history=True), list((read / "pages").iterdir())
+    store = ObjectStore(str(read))
+    slow, fast = (Ledger(store, merge_every=3) for _ in range(2))
+    slow.refresh()  # it will merge what it saw now
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slow, "refresh", list)
+        assert Compactor(store, fast, _SMALL).compact().files > 1
+        of_fast = parts(read)
+        assert Compactor(store, slow, sum(path.stat().st_size for path in before_files) // 2 + 1).compact().files == 1
+    assert parts(read) & of_fast, "nothing is left of the first compaction: the test shows nothing"
+    assert rows(read) == before
+    assert rows(read, history=True) == history
+    assert audit(str(read)).ok
+    slow.close()
+    fast.close()
+
+
 def test_an_amendment_fences_nobody_and_is_no_sign_of_life(tmp_path: Path) -> None:
     store = ObjectStore(str(tmp_path))
     driver = Ledger(store, merge_every=3)
