@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from pipelines.config import RecognizeConfig
 from pipelines.layout.rules import holds
 from pipelines.schema import RasterPage, Region, Word
@@ -20,6 +22,10 @@ _MOST_BAD = 0.05  # share of characters that no text has
 _LEAST_LETTERS = 0.35  # share of letters and digits: below it a long layer is noise (a page of rules is short)
 _HIDDEN_SHARE = 0.5
 _LONG = 40
+_FEW = 300  # letters; with more a layer is no mere stamp
+_CELL, _CONTRAST = 4, 60  # pixels a side; of 255, from the paper
+_MORE = 4.0  # times the ink of the words
+_SPARSE = 0.03  # share of cells with ink that is not words: less is a logo or a rule
 _LEADERS = re.compile(r"([.…_·\-])\1{3,}")  # of a table of contents, of a form to fill in
 
 
@@ -51,7 +57,26 @@ def trust(page: RasterPage) -> Trust:
         return Trust(False, "hardly any letters")
     if len(text) > _LONG and _is_shuffled(text):
         return Trust(False, "letters that make no words")
+    if len(text) < _FEW and _shows_more(page):
+        return Trust(False, "a picture shows more than the layer says")
     return Trust(True, "")
+
+
+def _shows_more(page: RasterPage) -> bool:
+    """Whether most of a page's ink is outside its few words: a scan with a stamp or a line of its archive in the layer."""
+    height, width = (side // _CELL for side in page.pixels.shape[:2])
+    if min(height, width) < 2:
+        return False
+    grey = (
+        page.pixels[: height * _CELL, : width * _CELL, 1].reshape(height, _CELL, width, _CELL).min(axis=(1, 3)).astype(np.int16)
+    )
+    ink = np.median(grey) - grey > _CONTRAST
+    whole = int(ink.sum())
+    for word in page.words:
+        x0, y0, x1, y1 = (int(side * page.scale / _CELL) for side in word.box)
+        ink[max(0, y0) : y1 + 1, max(0, x0) : x1 + 1] = False
+    outside = int(ink.sum())
+    return outside > _MORE * (whole - outside) and outside > _SPARSE * ink.size
 
 
 def _is_bad(char: str) -> bool:

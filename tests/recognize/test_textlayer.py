@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from pipelines.recognize.textlayer import join_lines, trust, words_by_region
@@ -34,6 +36,18 @@ def test_none_hidden_and_garbled_layers_are_not() -> None:
         page(["".join(chr(ord(c) + 5) if c not in "yz" else c for c in word.lower()) for word in SENTENCE] * 3)
     ).trusted
     assert not trust(page(["!!##", "((%%", "//&&--", "++==", "**::", ";;,,", "<<>>", "~~^^"] * 4)).trusted
+
+
+def test_a_stamp_on_a_scan_is_not_the_text_of_its_page() -> None:
+    stamped = page(SENTENCE)
+    scanned = np.full((1000, 800, 3), 250, np.uint8)
+    scanned[100:900:14, 60:740] = 30  # what lines of print are to such a measure
+    assert not trust(replace(stamped, pixels=scanned, height_pt=1000)).trusted
+    assert trust(replace(stamped, pixels=np.full((1000, 800, 3), 250, np.uint8), height_pt=1000)).trusted
+    ruled = np.full((1000, 800, 3), 250, np.uint8)
+    ruled[500:502, 60:740] = 30
+    assert trust(replace(stamped, pixels=ruled, height_pt=1000)).trusted
+    assert trust(replace(page(SENTENCE * 8), pixels=scanned, height_pt=1000)).trusted
 
 
 def test_a_word_in_two_regions_is_read_once() -> None:
