@@ -35,6 +35,7 @@ _SURE = 0.55  # of the model: a region of text that counts against a table
 _PROSE = 34  # letters of a line that is no label in a figure
 _TEXT_IN_GRID = 0.012  # share of a grid of rules that is text; less is a drawing
 _INK = 0.004  # share of a figure that is drawn, apart from text; less is no figure
+_RULES = 0.025  # share of a table that is drawn, apart from text: its rules
 _INK_CONTRAST = 40  # of 255, from the paper
 _PARAGRAPH_GAP = 0.75  # of a line's height, beyond the usual distance of lines
 _SIZE_CHANGE = 0.15
@@ -66,7 +67,7 @@ def arrange(found: Sequence[Region], lines: Sequence[TextLine], page: RasterPage
     placed = [
         Placed(region, tuple(inside)) for region, inside in zip(solid, held, strict=True) if inside or region.label == "figure"
     ]
-    body = body_size(lines)
+    body = body_size([line for _, group in texts for line in group] or lines)  # tables are often set smaller
     placed += [piece for region, group in texts for piece in _paragraphs(region, group, body)]
     placed = _furnished(placed, body, (float(width), float(height)))
     placed = [placed[i] for i in reading_order([piece.region.box for piece in placed])]
@@ -104,6 +105,9 @@ def _tables(found: Sequence[Region], lines: Sequence[TextLine], pixels: Pixels) 
     tables: list[Region] = []
     for region in found:
         own = inside(region.box, lines)
+        if region.label == "figure" and is_tabular(own) and not _is_drawn(pixels, region.box, [line.box for line in own], _RULES):
+            tables.append(replace(region, label="table"))
+            continue
         gridded = sum(box.overlap(region.box) for box in drawn) > 0.25 * region.box.area
         if region.label != "table" or not own or _is_prose(own, region.box) or (not gridded and _is_columns(own)):
             continue
@@ -181,7 +185,7 @@ def _figures(found: Sequence[Region], lines: Sequence[TextLine], tables: Sequenc
     return figures
 
 
-def _is_drawn(pixels: Pixels, box: Box, text: Sequence[Box]) -> bool:
+def _is_drawn(pixels: Pixels, box: Box, text: Sequence[Box], least: float = _INK) -> bool:
     """Whether a region has ink that is no text."""
     height, width = pixels.shape[:2]
     x0, y0 = max(0, int(box.x0)), max(0, int(box.y0))
@@ -192,7 +196,7 @@ def _is_drawn(pixels: Pixels, box: Box, text: Sequence[Box]) -> bool:
     for line in text:
         left, top = max(0, int(line.x0) - x0 - 2), max(0, int(line.y0) - y0 - 2)
         ink[top : max(0, int(line.y1) - y0 + 3), left : max(0, int(line.x1) - x0 + 3)] = False
-    return bool(ink.mean() > _INK)
+    return bool(ink.mean() > least)
 
 
 def _without(box: Box, prose: Sequence[Box]) -> Box:

@@ -71,8 +71,8 @@ def looks_like_title(rows: Sequence[TextLine], body: float, said: bool) -> bool:
     size = max(line.size for line in rows)
     bold = all(line.bold for line in rows)
     sentence = text.endswith((".", ",", ";", "。", "，")) and not _SECTION.match(text)
-    if size > _TITLE_SIZE * body and not (sentence and size < 1.4 * body):
-        return True
+    if size > _TITLE_SIZE * body and not (sentence and size < 1.4 * body) and not (text[0].islower() and size < 1.4 * body):
+        return len(text) < 100 or size > 1.4 * body
     if sentence or text.endswith(":"):
         return False
     return (said or bold) and size > 0.9 * body and len(rows) <= 3 and not text[0].islower()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from pipelines.schema import Box
 
+_CELL = 8  # times the least gap: the height of two lines
 _LEAST_GAP = 0.004  # of the page's longer side: less is the spacing of lines that touch
 
 
@@ -26,15 +27,31 @@ def _cut(some: list[int], boxes: Sequence[Box], least: float) -> list[int]:
         return some
     columns = _split([(boxes[i].x0, boxes[i].x1, i) for i in some], least)
     rows = _split([(boxes[i].y0, boxes[i].y1, i) for i in some], least)
-    if len(rows) > 1 and (len(columns) == 1 or _spans_columns(rows, columns)):
+    if len(rows) > 1 and len(columns) > 1 and _spans_columns(rows, columns) and _low(some, boxes, least):
         groups = rows
     elif len(columns) > 1:
         groups = columns
     elif len(rows) > 1:
-        groups = rows
+        groups = _bands(rows, boxes, least)
     else:
         return sorted(some, key=lambda i: (boxes[i].y0, boxes[i].x0))
     return [i for group in groups for i in _cut(group, boxes, least)]
+
+
+def _bands(rows: list[list[int]], boxes: Sequence[Box], least: float) -> list[list[int]]:
+    """Rows, those that lie one above the other in the same columns taken together: a gap that happens to run through all
+    columns does not end them, what stretches over several does."""
+    bands: list[list[int]] = [rows[0]]
+    for row in rows[1:]:
+        if _columns(bands[-1], boxes, least) > 1 and _columns([*bands[-1], *row], boxes, least) > 1:
+            bands[-1] = [*bands[-1], *row]
+        else:
+            bands.append(row)
+    return bands if len(bands) > 1 else rows
+
+
+def _columns(some: list[int], boxes: Sequence[Box], least: float) -> int:
+    return len(_split([(boxes[i].x0, boxes[i].x1, i) for i in some], least))
 
 
 def _split(edges: list[tuple[float, float, int]], least: float) -> list[list[int]]:
@@ -47,6 +64,11 @@ def _split(edges: list[tuple[float, float, int]], least: float) -> list[list[int
         groups[-1].append(index)
         end = max(end, stop)
     return groups
+
+
+def _low(some: list[int], boxes: Sequence[Box], least: float) -> bool:
+    """Whether all boxes are as low as the cells of a form: paragraphs in columns may be equally many by chance."""
+    return max(boxes[i].height for i in some) < _CELL * least
 
 
 def _spans_columns(rows: list[list[int]], columns: list[list[int]]) -> bool:

@@ -86,7 +86,7 @@ class EmbeddedReader:
         self, page: RasterPage, placed: Sequence[Placed], block_of: Callable[[Region], Block], per_line: float = 0.0
     ) -> Reading:
         reading = Reading([])
-        body = body_size([line for piece in placed for line in piece.lines])
+        body = body_size([line for piece in placed if piece.region.label != "table" for line in piece.lines])
         for piece in placed:
             started = time.perf_counter()
             block = block_of(piece.region)

@@ -23,7 +23,7 @@ class Recognize:
         for page in work.pages:
             if page.error is not None or page.raster is None or page.regions is None:
                 continue
-            started, cpu = time.perf_counter(), time.thread_time()
+            started, cpu = time.perf_counter(), time.process_time()
             try:
                 reading = self._reader.read(page.raster, page.regions)
                 page.blocks, page.figures = reading.blocks, reading.figures
@@ -32,5 +32,5 @@ class Recognize:
             except Exception as error:  # whatever a reader raises fails this page and no other
                 page.error = PageError(EngineFailed.code, "recognize", f"{type(error).__name__}: {error}")
             page.seconds["recognize"] = time.perf_counter() - started
-            page.cpu_s += time.thread_time() - cpu
+            page.cpu_s += time.process_time() - cpu
         return work

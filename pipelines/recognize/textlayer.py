@@ -122,7 +122,7 @@ def join_lines(lines: Sequence[str]) -> str:
     for line in lines:
         if not text or not line:
             text += line
-        elif text.endswith(("-", "\u00ad")) and len(text) > 1 and text[-2].isalpha() and line[0].islower():
+        elif text.endswith(("-", "\u00ad", "\u2010")) and len(text) > 1 and text[-2].isalpha() and line[0].islower():
             text = text[:-1] + line
         else:
             text += line if is_cjk(text[-1]) and is_cjk(line[0]) else " " + line

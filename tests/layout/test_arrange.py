@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.layout.arrange import Placed, arrange, place
@@ -156,6 +156,7 @@ random_region = st.builds(
 )
 
 
+@settings(deadline=None, max_examples=60)  # a loaded machine is slow
 @given(st.lists(random_region, max_size=8), st.lists(random_line, max_size=25, unique_by=lambda found: found.box))
 def test_every_line_is_in_exactly_one_region(regions: list[Region], lines: list[TextLine]) -> None:
     placed = arrange(regions, lines, page())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.layout.order import reading_order
@@ -34,10 +34,19 @@ def test_a_figure_across_the_middle() -> None:
     assert [boxes[i] for i in reading_order(boxes)] == [*top, figure, *bottom]
 
 
+def test_a_gap_that_runs_through_both_columns_by_chance_does_not_end_them() -> None:
+    title = Box(50, 20, 550, 60)
+    left = [Box(50, 100, 280, 120), Box(50, 130, 280, 250), Box(50, 262, 280, 500)]
+    right = [Box(320, 100, 550, 120), Box(320, 126, 550, 252), Box(320, 260, 550, 480)]
+    boxes = [right[2], left[1], title, right[0], left[0], left[2], right[1]]
+    assert [boxes[i] for i in reading_order(boxes)] == [title, *left, *right]
+
+
 corner = st.integers(0, 900)
 box = st.builds(lambda x, y, w, h: Box(x, y, x + w, y + h), corner, corner, st.integers(1, 400), st.integers(1, 400))
 
 
+@settings(deadline=None)  # a loaded machine is slow
 @given(st.lists(box, max_size=30))
 def test_every_box_comes_out_once(boxes: list[Box]) -> None:
     assert sorted(reading_order(boxes)) == list(range(len(boxes)))

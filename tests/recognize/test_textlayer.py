@@ -59,5 +59,6 @@ def test_a_word_in_two_regions_is_read_once() -> None:
 
 def test_lines_of_a_paragraph() -> None:
     assert join_lines(["a hyphen-", "ated word", "and more"]) == "a hyphenated word and more"
+    assert join_lines(["a revised tur\u2010", "bine"]) == "a revised turbine"
     assert join_lines(["Smith-", "Jones"]) == "Smith- Jones"
     assert join_lines(["每一页都有", "唯一的状态"]) == "每一页都有唯一的状态"
