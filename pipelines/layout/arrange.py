@@ -71,6 +71,7 @@ def arrange(found: Sequence[Region], lines: Sequence[TextLine], page: RasterPage
     placed += [piece for region, group in texts for piece in _paragraphs(region, group, body)]
     placed = _furnished(placed, body, (float(width), float(height)))
     placed = [placed[i] for i in reading_order([piece.region.box for piece in placed])]
+    placed.sort(key=lambda piece: piece.region.label == "footnote")  # notes end a page; they interrupt no text of a column
     return _lists(placed)
 
 
