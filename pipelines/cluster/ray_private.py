@@ -71,6 +71,8 @@ def watch_backpressure(context: DataContext, pools: int) -> dict[int, float]:
 
         def on_execution_step(self, executor: Any) -> None:
             now = time.perf_counter()
+            for operator in executor._topology:
+                _forget_blocks(operator)
             for number, operator in enumerate(list(executor._topology)[-pools:]):
                 if operator._in_task_output_backpressure or operator._in_task_submission_backpressure:
                     held[number] += now - self._last
@@ -78,3 +80,16 @@ def watch_backpressure(context: DataContext, pools: int) -> dict[int, float]:
 
     context.custom_execution_callback_classes = [Watch]
     return held
+
+
+_MOST_STATS = 100
+
+
+def _forget_blocks(operator: Any) -> None:
+    """Drops what an operator keeps of every block for Ray's own statistics, which nobody asks for here.
+
+    20,000 one-page documents (13,900 blocks) cost the driver 180 MiB more at their end than after a fifth: P4 forbids it.
+    """
+    kept = getattr(operator, "_output_blocks_stats", None)
+    if kept is not None and len(kept) > _MOST_STATS:
+        del kept[:-1]
