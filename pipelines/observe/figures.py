@@ -83,8 +83,9 @@ def curve(timeline: Sequence[Sequence[float]], seconds: float) -> Curve | None:
     if not timeline or seconds <= 0 or timeline[-1][1] <= 0:
         return None
     seconds = max(seconds, timeline[-1][0])
-    interval = max(1.0, seconds / _MOST_INTERVALS)
-    edges = [min(seconds, interval * i) for i in range(int(seconds / interval + 0.999) + 1)]
+    count = max(1, int(seconds / max(1.0, seconds / _MOST_INTERVALS) + 1e-9))
+    interval = seconds / count  # equal ones: a short rest of its own would show a rate that never was
+    edges = [*(interval * i for i in range(count)), seconds]
     done = [_done(timeline, edge) for edge in edges]
     rates = [(b - a) / max(end - start, 1e-9) for a, b, start, end in zip(done, done[1:], edges, edges[1:], strict=False)]
     highest = max(rates, default=0.0)
