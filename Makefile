@@ -60,8 +60,11 @@ test-vllm: install
 	[ ! -x $(VLLM)/bin/python ] || [ ! -e $(VLLM)/.pagemill-installed ] || \
 	VLLM_ENABLE_V1_MULTIPROCESSING=0 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m "not long" $(wildcard $(VLLM_TESTS)) $(ARGS)
 
-test-long: install
+# the official packages and vLLM are needed too: what runs in one of their environments skips in the others
+test-long: install $(PADDLE) $(VLLM)
 	$(BIN)/python -m pytest -m "long and not chaos" $(ARGS)
+	VLLM_ENABLE_V1_MULTIPROCESSING=0 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m "long and not chaos" \
+	  $(wildcard $(VLLM_TESTS)) tests/recognize/test_openai_engine.py $(ARGS)
 
 chaos: install
 	$(BIN)/python -m pytest -m chaos $(ARGS)
