@@ -90,6 +90,7 @@ class VllmConfig(_Section):
     max_num_batched_tokens: int = Field(ge=256)
     wave: int = Field(ge=1)
     enforce_eager: bool
+    deterministic: bool = Field(json_schema_extra=FINGERPRINTED)
     confidence: bool = Field(json_schema_extra=FINGERPRINTED)
     engine_args: dict[str, Any] = Field(json_schema_extra=FINGERPRINTED)
 

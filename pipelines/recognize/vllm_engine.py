@@ -60,7 +60,7 @@ class VllmEngine:
         os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
         self.name = f"vllm/{model.name}"
         self._prompts = _Prompts(model)
-        self._admission = Admission(config.vllm.max_num_seqs, config.vllm.wave)
+        self._admission = Admission(_places(config.vllm), config.vllm.wave)
         self._numbers = itertools.count()
         self._late = 0  # crops past their deadline since the last answer
         arguments = _arguments(config, model)
@@ -88,7 +88,7 @@ class VllmEngine:
 
     def admit(self, places: int, wave: int) -> None:
         """Other places and waves than the configured ones, from here on; nothing may be under way. For tuning."""
-        self._admission = Admission(min(places, self._config.vllm.max_num_seqs), wave)
+        self._admission = Admission(min(places, _places(self._config.vllm)), wave)
 
     @property
     def under_way(self) -> int:
@@ -139,7 +139,7 @@ class VllmEngine:
 
     def _timed_out(self) -> Answer:
         self._late += 1
-        if self._late >= min(_HUNG_AFTER, self._config.vllm.max_num_seqs) or self._engine.errored:
+        if self._late >= min(_HUNG_AFTER, _places(self._config.vllm)) or self._engine.errored:
             raise EngineGone(f"{self._late} crops in a row had no answer within {self._config.recognize.crop_deadline_s:g} s")
         return Answer(
             "", "error", error_code=CropTimeout.code,
@@ -227,6 +227,12 @@ class _Prompts:
         return self._encoded[prompt]
 
 
+def _places(vllm: VllmConfig) -> int:
+    """Crops under way at once. A batch's size decides which kernels run and in which order they add, in the tower as in the
+    language model, so where equal input must give equal text a crop is alone from its first step to its last."""
+    return 1 if vllm.deterministic else vllm.max_num_seqs
+
+
 def _most_pixels(config: Config) -> tuple[int, int]:
     """Largest (least, most) pixels of any question that this configuration can raise: what memory is profiled for."""
     options = config.paddleocr_vl
@@ -246,7 +252,7 @@ def _arguments(config: Config, model: Path) -> dict[str, Any]:
         "load_format": vllm.load_format,
         "dtype": vllm.dtype,
         "max_model_len": vllm.max_model_len,
-        "max_num_seqs": vllm.max_num_seqs,
+        "max_num_seqs": _places(vllm),
         "max_num_batched_tokens": vllm.max_num_batched_tokens,
         "enforce_eager": vllm.enforce_eager,
         "enable_prefix_caching": False,

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.config import Config, load
 from pipelines.errors import ConfigError, EngineGone
-from pipelines.recognize import ladder
+from pipelines.recognize import ladder, vllm_engine
 from pipelines.recognize.base import Answer, Crop, Sampling, Task
 from pipelines.recognize.engines import form_of, identify, load_vision
 from pipelines.schema import Pixels
@@ -182,6 +182,26 @@ def test_down_the_ladder(running: Running) -> None:
     assert asked == [looping]
     given_up = running.run(ladder.read(running.engine, looping, ["text_layer"], None))
     assert (given_up.error_code, given_up.finish_reason) == ("ANSWER_LOOP", "repetition")
+
+
+def test_a_crop_that_is_alone_has_the_same_numbers_in_any_company(running: Running) -> None:
+    """`vllm.deterministic`: the sums of log-probabilities are equal to the last bit, whatever is asked before and after."""
+    before = running.engine._config
+    alone = before.vllm.model_copy(update={"deterministic": True, "confidence": True})
+    crops = [running.form(crop(picture(text))) for text in LINES]
+    try:
+        running.engine._config = before.model_copy(update={"vllm": alone})
+        running.engine.admit(512, 32)
+        forwards = running.ask(crops)
+        assert running.engine._admission.most == 1
+        backwards = running.ask(crops[::-1])[::-1]
+    finally:
+        running.engine._config = before
+        running.engine.admit(512, 32)
+    assert [answer.text for answer in forwards] == LINES
+    assert [answer.confidence for answer in forwards] == [answer.confidence for answer in backwards]
+    assert len({answer.confidence for answer in forwards}) > 1
+    assert vllm_engine._arguments(load(settings=settings(vllm__deterministic=True)), FIXTURE)["max_num_seqs"] == 1
 
 
 def test_past_its_deadline(running: Running, configured: Callable[..., None]) -> None:
