@@ -1,18 +1,19 @@
 """The driver's books: which revisions are under way, what has come back, what is due to be finalized.
 
 Invariant: a page is counted when its record is acknowledged by the ledger, a revision is finalized when every one of its
-pages is, and nothing is held for a document that is not under way.
+pages is, and nothing is held for a document that is not under way. A page that was read once keeps that reading when another
+one of it fails.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from pipelines.assemble.finalize import Finalizer
 from pipelines.observe.summary import Failure, Summary
-from pipelines.schema import SpanReceipt
+from pipelines.schema import PageState, SpanReceipt
 from pipelines.source.planner import LivePage, Planned, Revision
 from pipelines.store.commit import Committer
 from pipelines.store.records import Record, record
@@ -57,8 +58,12 @@ class Books:
         """Receipts on their way into the ledger; a page that came back before is not counted twice."""
         fresh = [receipt for receipt in receipts if receipt.doc_id in self._revisions]
         if fresh:
+            records = [span_record(receipt, self._summary.run_id) for receipt in fresh]
+            kept = [entry for receipt in fresh for entry in self._earlier(receipt)]
+            # in one commit, behind the failure: the newest record of a page counts, and the failed row stays in the history
             self._committer.add(
-                [span_record(receipt, self._summary.run_id) for receipt in fresh], lambda: self._acknowledged(fresh)
+                [*records, *(span_record(receipt, run_id) for receipt, run_id in kept)],
+                lambda: self._acknowledged(fresh, [receipt for receipt, _ in kept]),
             )
 
     def settle(self) -> None:
@@ -84,26 +89,45 @@ class Books:
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _acknowledged(self, receipts: list[SpanReceipt]) -> None:
-        complete = []
+    def _earlier(self, receipt: SpanReceipt) -> Iterator[tuple[SpanReceipt, str]]:
+        """Of pages that failed in this reading: their earlier rows, where those did not fail, and the runs that read them."""
+        if PageState.FAILED not in receipt.states:
+            return
         with self._lock:
-            for receipt in receipts:
+            revision = self._revisions.get(receipt.doc_id)
+            earlier = dict(revision.live) if revision is not None and revision.number == receipt.revision else {}
+        for page, state in zip(receipt.pages, receipt.states, strict=True):
+            was = earlier.get(page)
+            if state == PageState.FAILED and was is not None and was.state != PageState.FAILED:
+                yield SpanReceipt(
+                    receipt.doc_id, receipt.revision, (page,), (was.state,), (was.code,), was.tries, was.attempt, was.part,
+                    fingerprint=was.fingerprint,
+                ), was.run_id  # fmt: skip
+
+    def _acknowledged(self, receipts: list[SpanReceipt], kept: list[SpanReceipt]) -> None:
+        complete: dict[str, Revision] = {}
+        with self._lock:
+            for receipt in (*receipts, *kept):
                 revision = self._revisions.get(receipt.doc_id)
                 if revision is None or revision.number != receipt.revision:
                     continue
                 for page, state, code in zip(receipt.pages, receipt.states, receipt.codes, strict=True):
-                    revision.live[page] = LivePage(receipt.part, receipt.attempt, state, code, receipt.tries)
+                    revision.live[page] = LivePage(
+                        receipt.part, receipt.attempt, state, code, receipt.tries, receipt.fingerprint, self._summary.run_id
+                    )
                     revision.waiting.discard(page)
                 if not revision.waiting:
-                    complete.append(revision)
+                    complete[revision.doc_id] = revision
         self._summary.committed(receipts, self._uris)
+        stays = {(receipt.doc_id, page) for receipt in kept for page in receipt.pages}
         for receipt in receipts:
             messages = receipt.messages or ("",) * len(receipt.pages)
             for page, code, message in zip(receipt.pages, receipt.codes, messages, strict=True):
                 if code:
+                    message += "; the earlier reading stays" * ((receipt.doc_id, page) in stays)
                     self._summary.failed(Failure(self._uris.get(receipt.doc_id, ""), receipt.doc_id, page, code, message))
         if complete:
-            self._due_callback(complete)()
+            self._due_callback(list(complete.values()))()
 
     def _due_callback(self, revisions: list[Revision]) -> Callable[[], None]:
         def due() -> None:
@@ -143,5 +167,6 @@ class Books:
 def span_record(receipt: SpanReceipt, run_id: str) -> Record:
     return record(
         "span", doc_id=receipt.doc_id, revision=receipt.revision, pages=list(receipt.pages), states=list(receipt.states),
-        codes=list(receipt.codes), tries=receipt.tries, attempt=receipt.attempt, part=receipt.part, run_id=run_id,
+        codes=list(receipt.codes), tries=receipt.tries, attempt=receipt.attempt, part=receipt.part, run_id=run_id or None,
+        fingerprint=receipt.fingerprint or None,
     )  # fmt: skip

@@ -9,12 +9,12 @@ import json
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from pipelines.config import Config
+from pipelines.config import Config, StoreConfig
 from pipelines.errors import ExitCode, Fenced, PagemillError
 from pipelines.fingerprint import fingerprint
 from pipelines.layout.detect import load_engine
@@ -24,14 +24,18 @@ from pipelines.observe.pages import pages_of_run
 from pipelines.observe.progress import Progress
 from pipelines.observe.summary import Summary
 from pipelines.output import new_run_id, open_output
-from pipelines.pipeline import Run
+from pipelines.pipeline import Plan, Run
 from pipelines.recognize.engines import Identity, identify
+from pipelines.source.discovery import Discovery
 from pipelines.stages import Site
 from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
 from pipelines.store.records import record
 
 log = logging.getLogger("pagemill")
+
+
+Planning = Callable[[Site, Ledger, Summary], Plan]
 
 
 @dataclass(slots=True, frozen=True)
@@ -49,16 +53,37 @@ def ingest(source: str, output: str, config: Config, *, inline: bool = False, ta
     Raises:
         PagemillError: before the claim (bad configuration, unwritable output, fenced). Afterwards errors end in `Ended`.
     """
+
+    def plan(site: Site, ledger: Ledger, summary: Summary) -> Plan:
+        return Discovery(site, source, ledger, summary).plan
+
+    return run_job(source, output, config, plan, inline=inline, take_over=take_over)
+
+
+def run_job(
+    source: str, output: str, config: Config, plan: Planning, *, inline: bool, take_over: bool, request: str = "",
+    opening: Callable[[str, StoreConfig], ObjectStore] = open_output,
+) -> Ended:  # fmt: skip
+    """Claims an output, reads what the plan brings, reports, releases.
+
+    Args:
+        source: what the report calls the source.
+        request: tells one job from another where a later run goes on with it ("": its plan is the ledger's).
+
+    Raises:
+        PagemillError: before the claim. Afterwards errors end in `Ended`.
+    """
     reader = identify(config)
     engines, weights = _engines(config, reader)
     site = Site(config, output, new_run_id(), fingerprint(config, weights), reader)
-    store = open_output(output, config.store)
+    store = opening(output, config.store)
     ledger = Ledger(store, merge_every=config.store.merge_every)
-    summary = Summary(site.run_id, source, output, site.fingerprint, engines)
+    summary = Summary(site.run_id, source, output, site.fingerprint, engines, request=request)
     ledger.claim(site.run_id, config.claim.stale_after_s, config.claim.beat_s, take_over)
     try:
-        ledger.append([record("run", run_id=site.run_id, summary=json.dumps({"status": "running", "source": source}))])
-        exit_code = _execute(Run(site, source, store, ledger, summary), summary, config, inline)
+        begun = {"status": "running", "source": source, "request": request}
+        ledger.append([record("run", run_id=site.run_id, summary=json.dumps(begun))])
+        exit_code = _execute(Run(site, plan(site, ledger, summary), store, ledger, summary), summary, config, inline)
         report = _report(summary, exit_code, store, ledger, config)
     finally:
         _release(ledger)

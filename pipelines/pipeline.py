@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pipelines.assemble.finalize import Finalizer
 from pipelines.books import Books
@@ -26,12 +26,13 @@ from pipelines.errors import ClusterLost, ConfigError, EngineUnavailable, StoreU
 from pipelines.observe.summary import Summary
 from pipelines.recognize.engines import wait_until_ready
 from pipelines.schema import PageError, Span
-from pipelines.source.discovery import Discovery
+from pipelines.source.planner import Planned
 from pipelines.stages import FETCH, Chain, Lost, Outcome, Site, begin, failed_pages, stage_names
 from pipelines.store.commit import Committer
 from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
 from pipelines.store.parts import PartWriter
+from pipelines.store.state import copies
 from pipelines.supply import Supply
 
 log = logging.getLogger("pagemill")
@@ -39,17 +40,19 @@ log = logging.getLogger("pagemill")
 _MOST_BARREN = 5  # a poison page alone accounts for two: the graph that it ended, and the one in which it ran apart
 
 
-class Run:
-    """One execution of a job over one source and one output that this driver has claimed."""
+Plan = Callable[[], Iterator[Planned]]  # what there is to read, as it is found
 
-    def __init__(self, site: Site, source: str, store: ObjectStore, ledger: Ledger, summary: Summary) -> None:
-        self._site, self._store, self._summary = site, store, summary
+
+class Run:
+    """One execution of a job over what a plan brings and one output that this driver has claimed."""
+
+    def __init__(self, site: Site, plan: Plan, store: ObjectStore, ledger: Ledger, summary: Summary) -> None:
+        self._site, self._planned, self._store, self._ledger, self._summary = site, plan, store, ledger, summary
         self._supply = Supply(site.config.block_pages)
         self._error: BaseException | None = None
         self._committer = Committer(ledger, site.config.store.commit_every_s, self._stop_with)
         self._books = Books(self._committer, Finalizer(store, site.run_id), summary)
         self._writer = PartWriter(store, site.run_id, site.fingerprint)
-        self._discovery = Discovery(site, source, ledger, summary)
         self._apart = Supply(1)  # what runs page by page after a graph died
         self._lost: list[Lost] = []
         self._draining = False
@@ -90,7 +93,7 @@ class Run:
 
     def _plan(self) -> None:
         try:
-            for planned in self._discovery.plan():
+            for planned in self._planned():
                 self._books.opened(planned)
                 if planned.gone is not None:
                     self._give_up([Lost(span, planned.gone) for span in planned.spans])
@@ -180,9 +183,9 @@ class Run:
         again = [entry.span for entry in lost if entry.error.stage != FETCH]
         if fetched:
             self._committer.flush()
-            copies = self._discovery.copies(sorted({entry.span.doc_id for entry in fetched}))
+            found = copies(self._ledger.files, sorted({entry.span.doc_id for entry in fetched}))
             for entry in fetched:
-                others = [uri for uri in copies.get(entry.span.doc_id, ()) if uri != entry.span.uri]
+                others = [uri for uri in found.get(entry.span.doc_id, ()) if uri != entry.span.uri]
                 if others:
                     again.append(dataclasses.replace(entry.span, uri=others[0]))
                 else:

@@ -214,6 +214,7 @@ class Span:
     format: str
     tries: int = 1
     flags: tuple[str, ...] = ()  # of the document: each of its pages carries them
+    fingerprint: str = ""  # with which it is read; "": the run's
 
     def cut(self, size: int) -> list[Span]:
         return [dataclasses.replace(self, pages=self.pages[i : i + size]) for i in range(0, len(self.pages), size)]
@@ -241,6 +242,7 @@ class SpanReceipt:
     attempt: str
     part: str  # key below OUTPUT
     messages: tuple[str, ...] = ()  # parallel to pages, of failed ones, cut short; for the report, not for the ledger
+    fingerprint: str = ""  # with which they were read
 
 
 # -- stored schemas -------------------------------------------------------------------------------------------------

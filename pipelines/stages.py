@@ -208,8 +208,10 @@ def _rasterize(site: Site, cache: DocumentCache) -> Callable[[Works], Works]:
         span = work.span
         try:
             with cache.use(span.doc_id, span.uri, config.source.storage_options) as path:
+                # what somebody asked to read again has an allowance of its own; retries by later runs have not
+                reading = span.revision if span.tries == 1 else 1
                 budget = DocumentBudget(
-                    cache.budget_path(span.doc_id), config.raster.document_deadlines * config.raster.deadline_s
+                    cache.budget_path(span.doc_id, reading), config.raster.document_deadlines * config.raster.deadline_s
                 )
                 return stage.rasterize(work, path, budget)
         except PagemillError as error:

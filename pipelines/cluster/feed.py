@@ -11,6 +11,7 @@ import io
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +30,7 @@ PLAN = pa.schema(
         ("format", pa.string()),
         ("tries", pa.int32()),
         ("flags", pa.list_(pa.string())),
+        ("fingerprint", pa.string()),
     ]
 )
 _POLL_LOCAL_S = 0.05
@@ -47,7 +49,7 @@ def decode_spans(table: pa.Table) -> list[Span]:
     return [
         Span(
             row["doc_id"], row["revision"], tuple(row["pages"]), row["uri"], row["page_count"], row["format"],
-            row["tries"], tuple(row["flags"]),
+            row["tries"], tuple(row["flags"]), row["fingerprint"],
         )
         for row in table.to_pylist()
     ]  # fmt: skip
@@ -99,10 +101,7 @@ class Feed:
             missing: dict[int, tuple[Span, list[int]]] = {}
             for (_, _, page), span in self._waiting.items():
                 missing.setdefault(id(span), (span, []))[1].append(page)
-        return [
-            Span(s.doc_id, s.revision, tuple(sorted(pages)), s.uri, s.page_count, s.format, s.tries, s.flags)
-            for s, pages in missing.values()
-        ]
+        return [replace(span, pages=tuple(sorted(pages))) for span, pages in missing.values()]
 
     def end(self) -> None:
         """No more will come: the source returns, and what flows finishes. Safe to call twice and from a signal's wake."""

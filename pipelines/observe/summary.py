@@ -63,6 +63,7 @@ class Summary:
     output: str
     fingerprint: str
     engines: dict[str, str]  # role -> name
+    request: str = ""  # of a reprocess: which pages were asked for; a later run of the same goes on where this one ended
     started: float = field(default_factory=time.time)  # UTC seconds
     ended: float | None = None
     status: str = "running"  # running | finished | nothing_to_do | interrupted | fenced | failed

@@ -106,9 +106,9 @@ class DocumentCache:
                 counted.update(source.counts)
             return counted
 
-    def budget_path(self, doc_id: str) -> Path:
+    def budget_path(self, doc_id: str, reading: int = 1) -> Path:
         """Where the document's allowance of deadlines on this node is counted."""
-        return self._directory / doc_id[:2] / f"{doc_id}.budget"
+        return self._directory / doc_id[:2] / (f"{doc_id}.budget" if reading == 1 else f"{doc_id}.{reading}.budget")
 
     def evict(self) -> None:
         """Removes the least recently used documents beyond the limit, and what dead processes left."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.observe.summary import Summary
@@ -58,15 +58,3 @@ class Discovery:
         for known in changes.vanished(below):
             self._summary.listed["vanished"] += 1
             yield Planned([record("source", **{**known, "presence": "vanished", "run_id": self._site.run_id})])
-
-    def copies(self, doc_ids: Sequence[str]) -> dict[str, list[str]]:
-        """The URIs that hold each of these documents, as the ledger now says."""
-        found: dict[str, list[str]] = {}
-        with tempfile.TemporaryDirectory(prefix="pagemill-copies-") as scratch:
-            state = LedgerState([file.path for file in self._ledger.files], Path(scratch))
-            sql = """SELECT doc_id, uri FROM source_latest
-                     WHERE presence = 'present' AND error_code IS NULL AND list_contains($1, doc_id) ORDER BY uri"""
-            for doc_id, uri in state.rows(sql, [list(doc_ids)]):
-                found.setdefault(str(doc_id), []).append(str(uri))
-            state.close()
-        return found

@@ -6,7 +6,7 @@ read. A document that several URIs hold is planned once; an open revision is fin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -28,6 +28,8 @@ class LivePage:
     state: str
     code: str
     tries: int
+    fingerprint: str = ""  # with which it was read, and by which run; "": as its revision says
+    run_id: str = ""
 
 
 @dataclass(slots=True)
@@ -52,7 +54,9 @@ class Planned:
 
 
 @dataclass(slots=True, frozen=True)
-class _Document:
+class Document:
+    """A document that was opened, and where its bytes can be had."""
+
     doc_id: str
     uri: str
     format: str
@@ -86,7 +90,7 @@ class Planner:
 
     def _unchanged(self, candidates: list[Candidate]) -> Iterator[Planned]:
         documents = [
-            _Document(c.doc_id, c.uri, c.format or "", c.page_count or 0, c.flags)
+            Document(c.doc_id, c.uri, c.format or "", c.page_count or 0, c.flags)
             for c in candidates
             if c.doc_id is not None and self._first_time(c.doc_id)
         ]
@@ -119,7 +123,7 @@ class Planner:
         if opened is None:
             assert error is not None
             return Planned([found, *self._unopened(probed.doc_id, error.code, error.message, tries)])
-        document = _Document(probed.doc_id, was.uri, opened.format, opened.page_count, opened.flags)
+        document = Document(probed.doc_id, was.uri, opened.format, opened.page_count, opened.flags)
         known = self._changes.document(probed.doc_id)
         if known is None or (known[1] is None and known[3] is None):  # new, or never opened before
             pages = tuple(range(opened.page_count))
@@ -152,13 +156,34 @@ class Planner:
         for lost in self._changes.stranded(below):
             if not self._first_time(lost.doc_id):
                 continue  # another URI brought its bytes in this run
-            document = _Document(lost.doc_id, lost.uri, lost.format, lost.page_count, ())
+            document = Document(lost.doc_id, lost.uri, lost.format, lost.page_count, ())
             for _, revision, spans, records in self._remaining([document]):
                 yield Planned(records, revision, spans, _gone(lost))
 
+    # -- what somebody asked to read again -----------------------------------------------------------------------------
+
+    def again(self, chosen: Sequence[tuple[Document, tuple[int, ...]]]) -> Iterator[Planned]:
+        """A new revision of these pages of each document, however they ended; of one that has an open revision, what is
+        missing of that."""
+        wanted = pa.array([document.doc_id for document, _ in chosen])
+        opened = set(self._state.open_revisions(wanted).column("doc_id").to_pylist())
+        live = self._live(wanted)
+        for document, pages in chosen:
+            if not self._first_time(document.doc_id):
+                continue
+            known = self._changes.document(document.doc_id)
+            assert known is not None
+            if document.doc_id in opened:
+                for _, revision, spans, records in self._remaining([document]):
+                    yield Planned(records, revision, spans)
+                continue
+            revision = Revision(document.doc_id, known[0] + 1, document.page_count, set(pages), live.get(document.doc_id, {}))
+            spans = self._spans(document, revision.number, pages, 1)
+            yield Planned([self._open(revision, pages, tries=1)], revision, spans)
+
     # -- what a known document still needs -----------------------------------------------------------------------------
 
-    def _remaining(self, documents: list[_Document]) -> Iterator[tuple[_Document, Revision, list[Span], list[Record]]]:
+    def _remaining(self, documents: list[Document]) -> Iterator[tuple[Document, Revision, list[Span], list[Record]]]:
         if not documents:
             return
         by_id = {document.doc_id: document for document in documents}
@@ -170,7 +195,11 @@ class Planner:
             if doc_id in opened:
                 number, missing = opened[doc_id]["revision"], tuple(opened[doc_id]["missing"])
                 revision = Revision(doc_id, number, document.page_count, set(missing), pages)
-                yield document, revision, self._retries(document, number, missing, pages), []
+                tries = opened[doc_id]["tries"]  # of a reprocess
+                spans = (
+                    self._spans(document, number, missing, tries) if tries else self._retries(document, number, missing, pages)
+                )
+                yield document, revision, spans, []
                 continue
             failed = tuple(i for i, p in sorted(pages.items()) if is_transient(p.code) and p.code and p.tries < MAX_TRIES)
             known = self._changes.document(doc_id)
@@ -183,22 +212,23 @@ class Planner:
         """Live pages of complete revisions, with those of an open one over them: what finalize will have to read."""
         self._state.con.register("asked", pa.table({"doc_id": doc_ids}))
         rows = self._state.rows("""
-            SELECT doc_id, page_index, part, attempt, state, code, tries, 0 AS rank FROM live_page
+            SELECT doc_id, page_index, part, attempt, state, code, tries, fingerprint, run_id, 0 AS rank FROM live_page
             WHERE doc_id IN (SELECT doc_id FROM asked)
             UNION ALL
-            SELECT p.doc_id, p.page_index, coalesce(m.new_part, p.part), p.attempt, p.state, p.code, p.tries, 1
+            SELECT p.doc_id, p.page_index, coalesce(m.new_part, p.part), p.attempt, p.state, p.code, p.tries,
+                   p.fingerprint, p.run_id, 1
             FROM revision_page p LEFT JOIN part_moved m ON m.old_part = p.part
             ANTI JOIN document_all d ON d.doc_id = p.doc_id AND d.revision = p.revision
             WHERE p.doc_id IN (SELECT doc_id FROM asked) ORDER BY rank""")
         self._state.con.unregister("asked")
         found: dict[str, dict[int, LivePage]] = {}
-        for doc_id, page, part, attempt, state, code, tries, _ in rows:
+        for doc_id, page, part, attempt, state, code, tries, fingerprint, run_id, _ in rows:
             found.setdefault(str(doc_id), {})[int(str(page))] = LivePage(
-                str(part), str(attempt), str(state), str(code), int(str(tries))
+                str(part), str(attempt), str(state), str(code), int(str(tries)), str(fingerprint or ""), str(run_id or "")
             )
         return found
 
-    def _retries(self, document: _Document, number: int, pages: tuple[int, ...], live: dict[int, LivePage]) -> list[Span]:
+    def _retries(self, document: Document, number: int, pages: tuple[int, ...], live: dict[int, LivePage]) -> list[Span]:
         """Spans of these pages; those that were tried equally often go together."""
         by_tries: dict[int, list[int]] = {}
         for page in pages:
@@ -206,14 +236,14 @@ class Planner:
             by_tries.setdefault(before + 1, []).append(page)
         return [span for tries, group in sorted(by_tries.items()) for span in self._spans(document, number, tuple(group), tries)]
 
-    def _spans(self, document: _Document, number: int, pages: tuple[int, ...], tries: int) -> list[Span]:
+    def _spans(self, document: Document, number: int, pages: tuple[int, ...], tries: int) -> list[Span]:
         whole = Span(document.doc_id, number, pages, document.uri, document.page_count, document.format, tries, document.flags)
         return whole.cut(self._span_pages)
 
-    def _open(self, revision: Revision, pages: tuple[int, ...]) -> Record:
+    def _open(self, revision: Revision, pages: tuple[int, ...], tries: int | None = None) -> Record:
         return record(
             "revision", doc_id=revision.doc_id, revision=revision.number, pages=list(pages),
-            fingerprint=self._fingerprint, run_id=self._run_id,
+            fingerprint=self._fingerprint, run_id=self._run_id, tries=tries,
         )  # fmt: skip
 
     def _first_time(self, doc_id: str) -> bool:

@@ -43,7 +43,7 @@ class PartWriter:
         data = part_bytes([row for work in works for row in self._rows(work)])
         key = f"pages/part-{hashlib.sha256(data).hexdigest()}.parquet"
         self._store.put(key, data)
-        return [_receipt(work, key) for work in works]
+        return [_receipt(work, key, work.span.fingerprint or self._fingerprint) for work in works]
 
     def _rows(self, work: SpanWork) -> list[dict[str, Any]]:
         now = datetime.now(UTC)
@@ -51,7 +51,7 @@ class PartWriter:
             page_row(page)
             | {
                 "revision": work.span.revision,
-                "fingerprint": self._fingerprint,
+                "fingerprint": work.span.fingerprint or self._fingerprint,
                 "run_id": self._run_id,
                 "attempt": work.attempt,
                 "span_first": work.span.pages[0],
@@ -140,7 +140,7 @@ def part_bytes(rows: list[dict[str, Any]]) -> bytes:
     return sink.getvalue()
 
 
-def _receipt(work: SpanWork, key: str) -> SpanReceipt:
+def _receipt(work: SpanWork, key: str, fingerprint: str) -> SpanReceipt:
     return SpanReceipt(
         doc_id=work.span.doc_id,
         revision=work.span.revision,
@@ -151,4 +151,5 @@ def _receipt(work: SpanWork, key: str) -> SpanReceipt:
         attempt=work.attempt,
         part=key,
         messages=tuple(page.error.message[:_LONGEST_MESSAGE] if page.error else "" for page in work.pages),
+        fingerprint=fingerprint,
     )

@@ -40,10 +40,10 @@ RECORDS = pa.schema(
         pa.field("format", pa.string()),  # source: pdf, tiff, png, jpeg, webp
         pa.field("page_count", pa.int32()),  # source, document: of the whole document
         pa.field("flags", pa.list_(pa.string())),  # source: what opening the document told
-        pa.field("tries", pa.int32()),  # source, span, document: of a transient failure, over all runs
+        pa.field("tries", pa.int32()),  # source, span, document: of a transient failure, over all runs; revision: counted anew
         pa.field("revision", pa.int32()),
         pa.field("pages", pa.list_(pa.int32())),  # revision, span: ascending page indices
-        pa.field("fingerprint", pa.string()),  # revision
+        pa.field("fingerprint", pa.string()),  # revision, span: with which it is read, was read
         # span
         pa.field("states", pa.list_(pa.string())),  # parallel to pages
         pa.field("codes", pa.list_(pa.string())),  # parallel to pages; "" where there is no error

@@ -8,14 +8,19 @@ of its first; so orphan parts, overlapping receipts and superseded readings need
 from __future__ import annotations
 
 import secrets
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.store.records import RECORDS
+
+if TYPE_CHECKING:
+    from pipelines.store.ledger import LedgerFile
 
 _VIEWS = """
 -- the newest record of each URI; a vanished one keeps the document that it had.
@@ -29,7 +34,8 @@ JOIN (SELECT uri, count(*)::INTEGER AS history, max(number * 1000000 + "row") AS
 WHERE l.kind = 'source';
 
 CREATE OR REPLACE VIEW revision_opened AS
-SELECT doc_id, revision, any_value(pages) AS pages, any_value(fingerprint) AS fingerprint, any_value(run_id) AS run_id
+SELECT doc_id, revision, any_value(pages) AS pages, any_value(fingerprint) AS fingerprint, any_value(run_id) AS run_id,
+       any_value(tries) AS tries
 FROM ledger WHERE kind = 'revision' GROUP BY doc_id, revision;
 
 -- complete revisions, with what each said when it was completed
@@ -55,7 +61,7 @@ CREATE OR REPLACE VIEW part_gone AS SELECT DISTINCT old_part AS part FROM ledger
 
 -- each page that a span record covers, with the part in which its row is now
 CREATE OR REPLACE VIEW span_page AS
-SELECT s.doc_id, s.revision, s.attempt, coalesce(m.new_part, s.part) AS part, s.tries, s.run_id,
+SELECT s.doc_id, s.revision, s.attempt, coalesce(m.new_part, s.part) AS part, s.tries, s.run_id, s.fingerprint,
        s.number * 1000000 + s."row" AS position, unnest(s.pages) AS page_index, unnest(s.states) AS state, unnest(s.codes) AS code
 FROM ledger s LEFT JOIN part_moved m ON m.old_part = s.part WHERE s.kind = 'span';
 
@@ -66,7 +72,7 @@ QUALIFY row_number() OVER (PARTITION BY doc_id, revision, page_index ORDER BY po
 
 -- the one rule
 CREATE OR REPLACE VIEW live_page AS
-SELECT s.doc_id, s.page_index, s.revision, s.attempt, s.part, s.state, s.code, s.tries
+SELECT s.doc_id, s.page_index, s.revision, s.attempt, s.part, s.state, s.code, s.tries, s.run_id, s.fingerprint
 FROM span_page s
 LEFT JOIN document_all c ON c.doc_id = s.doc_id AND c.revision = s.revision
 LEFT JOIN (SELECT DISTINCT doc_id FROM document_all) d ON d.doc_id = s.doc_id
@@ -101,23 +107,36 @@ class LedgerState:
         return self.con.sql(sql).to_arrow_table()
 
     def open_revisions(self, doc_ids: pa.Array) -> pa.Table:
-        """Of these documents each unfinished revision: doc_id, revision, pages, missing (pages that no span covers)."""
+        """Of these documents each unfinished revision: doc_id, revision, tries, pages, missing (pages that no span covers)."""
         wanted = pa.table({"doc_id": doc_ids})
         self.con.register("wanted", wanted)
         found = self.con.sql("""
-            SELECT r.doc_id, r.revision, r.pages, list_sort(list_filter(r.pages,
+            SELECT r.doc_id, r.revision, r.tries, r.pages, list_sort(list_filter(r.pages,
                      lambda p: NOT list_contains(coalesce(any_value(c.covered), []::INTEGER[]), p))) AS missing
             FROM revision_opened r SEMI JOIN wanted w ON w.doc_id = r.doc_id
             LEFT JOIN (SELECT doc_id, revision, list(page_index) AS covered FROM revision_page
                        WHERE doc_id IN (SELECT doc_id FROM wanted) GROUP BY doc_id, revision) c
                    ON c.doc_id = r.doc_id AND c.revision = r.revision
             ANTI JOIN document_all d ON d.doc_id = r.doc_id AND d.revision = r.revision
-            GROUP BY r.doc_id, r.revision, r.pages ORDER BY r.doc_id, r.revision""").to_arrow_table()
+            GROUP BY r.doc_id, r.revision, r.tries, r.pages ORDER BY r.doc_id, r.revision""").to_arrow_table()
         self.con.unregister("wanted")
         return found
 
     def close(self) -> None:
         self.con.close()
+
+
+def copies(files: Iterable[LedgerFile], doc_ids: Sequence[str]) -> dict[str, list[str]]:
+    """The URIs that hold each of these documents, as these files of a ledger say."""
+    found: dict[str, list[str]] = {}
+    with tempfile.TemporaryDirectory(prefix="pagemill-copies-") as scratch:
+        state = LedgerState([file.path for file in files], Path(scratch))
+        sql = """SELECT doc_id, uri FROM source_latest
+                 WHERE presence = 'present' AND error_code IS NULL AND list_contains($1, doc_id) ORDER BY uri"""
+        for doc_id, uri in state.rows(sql, [list(doc_ids)]):
+            found.setdefault(str(doc_id), []).append(str(uri))
+        state.close()
+    return found
 
 
 def install_views(con: duckdb.DuckDBPyConnection, files: Sequence[Path], scratch: Path) -> None:
