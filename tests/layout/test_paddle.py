@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.conftest import ROOT
@@ -29,10 +30,14 @@ def regions(python: Path, engine: str, folder: Path) -> list[list[Any]]:
     return found
 
 
-def test_both_give_the_same_boxes(tmp_path: Path) -> None:
-    """All 60 queries of each page: class, box, score to four places, order. V3 only: PaddleX's loader of V2 in dynamic mode
-    gives other numbers from the same file (see docs/parity.md)."""
-    subprocess.run([str(TORCH), "tests/layout/tiny_doclayout.py", "v3", str(tmp_path)], cwd=ROOT, check=True, timeout=200)
-    ours = regions(TORCH, "transformers", tmp_path)
+@pytest.mark.parametrize("kind", ["v2", "v3"])
+def test_both_give_the_same_boxes(tmp_path: Path, kind: str) -> None:
+    """All 60 queries of each page: class, order, box, score. Two frameworks round apart: a pixel, a few ten-thousandths."""
+    subprocess.run([str(TORCH), "tests/layout/tiny_doclayout.py", kind, str(tmp_path)], cwd=ROOT, check=True, timeout=200)
+    ours, theirs = regions(TORCH, "transformers", tmp_path), regions(PADDLE, "paddle", tmp_path)
     assert [len(page) for page in ours] == [60, 60, 60]
-    assert regions(PADDLE, "paddle", tmp_path) == ours
+    for page, other in zip(ours, theirs, strict=True):
+        assert [(label, order) for label, _, _, order in page] == [(label, order) for label, _, _, order in other]
+        assert np.abs(np.array([box for _, box, _, _ in page]) - [box for _, box, _, _ in other]).max() <= 1
+        assert np.abs(np.array([score for _, _, score, _ in page]) - [score for _, _, score, _ in other]).max() < 1e-3
+    assert len({tuple(box) for page in ours for _, box, _, _ in page}) > 100  # else a picture would not matter
