@@ -37,14 +37,16 @@ def finetune(
         raise typer.Exit(_check([data, *([evaluation] if evaluation else [])]))
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
         raise ConfigError("training needs PyTorch and transformers: pip install 'pagemill[train]'")
-    from training.finetune import Job, complete_model, finetune_on
-    from training.finetune import finetune as run
+    from training.finetune import Job, complete_model
+    from training.finetune import finetune as run_here
 
     job = complete_model(Job(data, output, model, chosen, evaluation, base_model))
     if workers > 1:
-        finetune_on(job, workers, gpu)
+        from training.distributed import run
+
+        run(job, workers, gpu)
     else:
-        run(job)
+        run_here(job)
     print(f"trained: {output}")
 
 

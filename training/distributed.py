@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from training.finetune import Job, _train
+from training.finetune import Job, train
 
 
 def _worker(given: dict[str, Any]) -> None:
@@ -18,7 +18,7 @@ def _worker(given: dict[str, Any]) -> None:
     from training.loop import Peers
 
     context = ray.train.get_context()
-    _train(given["job"], Peers(context.get_world_rank(), context.get_world_size()))
+    train(given["job"], Peers(context.get_world_rank(), context.get_world_size()))
 
 
 def run(job: Job, workers: int, gpu: bool) -> None:

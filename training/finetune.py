@@ -90,17 +90,11 @@ def finetune(job: Job) -> dict[str, dict[str, float]]:
     """Trains on this process's device; returns the evaluation before and after (empty without an evaluation file)."""
     from training.loop import Peers
 
-    return _train(job, Peers())
+    return train(job, Peers())
 
 
-def finetune_on(job: Job, workers: int, gpu: bool) -> None:
-    """Trains on several workers of a Ray cluster; `output` must be a folder that all of them see."""
-    from training.distributed import run
-
-    run(job, workers, gpu)
-
-
-def _train(job: Job, peers: Any) -> dict[str, dict[str, float]]:
+def train(job: Job, peers: Any) -> dict[str, dict[str, float]]:
+    """What each worker does (`training.loop.Peers` says which it is); the first one evaluates, saves and reports."""
     import torch
 
     from training.evaluate import score

@@ -7,15 +7,14 @@ runs it; the engine itself is made in the process that asks it.
 from __future__ import annotations
 
 import importlib
-import io
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from pipelines.config import Config, RecognizeConfig, ServerConfig
+from pipelines.config import Config, RecognizeConfig
 from pipelines.errors import ConfigError
-from pipelines.recognize.base import Crop, Reader, VisionEngine
+from pipelines.recognize.base import Reader, VisionEngine
 from pipelines.recognize.model_dir import locate, weights_hash
-from pipelines.recognize.pack import PatchFormat, pack, target_size
+from pipelines.recognize.pack import PatchFormat, pack
 from pipelines.recognize.vision import Form
 
 
@@ -112,29 +111,10 @@ def form_of(config: Config, identity: Identity) -> Form:
         patch, merge, resample = identity.patches.patch, identity.patches.merge, identity.patches.resample
         return lambda crop: replace(crop, packed=pack(crop.pixels, crop.min_pixels, crop.max_pixels, patch, merge, resample))
     if config.recognize.engine == "openai":
+        from pipelines.recognize.openai_engine import encoded
+
         return lambda crop: replace(crop, encoded=encoded(crop, config.server))
     return lambda crop: crop
-
-
-def encoded(crop: Crop, config: ServerConfig) -> bytes:
-    """A crop as a PNG or JPEG file, at the size at which the model sees it.
-
-    vLLM's servers refuse a pixel budget in a request unless told to trust it, and others know none: scaled here, by the model's
-    own rule, the picture is left as it is by a server whose budget is not narrower.
-
-    Raises:
-        UnusableCrop: it has no pixels, or is more than 200 times as long as it is wide.
-    """
-    from PIL import Image
-
-    height, width = target_size(crop.pixels.shape[0], crop.pixels.shape[1], crop.min_pixels, crop.max_pixels)
-    picture = Image.fromarray(crop.pixels).resize((width, height), Image.Resampling.BICUBIC)
-    sink = io.BytesIO()
-    if config.image == "png":
-        picture.save(sink, "PNG", compress_level=1)
-    else:
-        picture.save(sink, "JPEG", quality=config.jpeg_quality)
-    return sink.getvalue()
 
 
 def _brought(config: RecognizeConfig) -> Any:

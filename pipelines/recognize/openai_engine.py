@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import os
 import random
@@ -20,11 +21,11 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from pipelines.config import Config
+from pipelines.config import Config, ServerConfig
 from pipelines.errors import CropTimeout, EngineFailed, EngineGone, EngineUnavailable, UnusableCrop
 from pipelines.recognize.base import Answer, Crop
-from pipelines.recognize.engines import encoded
 from pipelines.recognize.loops import LoopRule, LoopWatch
+from pipelines.recognize.pack import target_size
 
 _BACKOFF_S = 1.0
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})  # worth another try
@@ -234,3 +235,24 @@ def wait_for_server(config: Config) -> None:
             raise EngineUnavailable(str(error)) from None
 
     asyncio.run(wait())
+
+
+def encoded(crop: Crop, config: ServerConfig) -> bytes:
+    """A crop as a PNG or JPEG file, at the size at which the model sees it.
+
+    vLLM's servers refuse a pixel budget in a request unless told to trust it, and others know none: scaled here, by the model's
+    own rule, the picture is left as it is by a server whose budget is not narrower.
+
+    Raises:
+        UnusableCrop: it has no pixels, or is more than 200 times as long as it is wide.
+    """
+    from PIL import Image
+
+    height, width = target_size(crop.pixels.shape[0], crop.pixels.shape[1], crop.min_pixels, crop.max_pixels)
+    picture = Image.fromarray(crop.pixels).resize((width, height), Image.Resampling.BICUBIC)
+    sink = io.BytesIO()
+    if config.image == "png":
+        picture.save(sink, "PNG", compress_level=1)
+    else:
+        picture.save(sink, "JPEG", quality=config.jpeg_quality)
+    return sink.getvalue()

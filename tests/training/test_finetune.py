@@ -20,7 +20,8 @@ safetensors_torch = pytest.importorskip("safetensors.torch", reason="safetensors
 pytest.importorskip("tensorboard", reason="tensorboard is in the extra `train`")
 
 from tests.training.renders import fresh
-from training.finetune import BadData, Job, complete_model, finetune, finetune_on
+from training import distributed
+from training.finetune import BadData, Job, complete_model, finetune
 from training.loop import checkpoints
 from training.recipe import Recipe
 from training.save import NEEDED
@@ -154,7 +155,7 @@ def test_two_workers_take_the_steps_of_one(tmp_path: Path) -> None:
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
     try:
         asked = job(data, tmp_path / "two", max_steps=3)
-        finetune_on(Job(asked.data, asked.output, asked.model, asked.recipe), workers=2, gpu=False)
+        distributed.run(Job(asked.data, asked.output, asked.model, asked.recipe), workers=2, gpu=False)
     finally:
         ray.shutdown()
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
