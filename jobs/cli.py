@@ -17,6 +17,7 @@ from jobs.gc import gc
 from jobs.ingest import ingest
 from jobs.plan import plan
 from jobs.report import report
+from jobs.reprocess import reprocess
 from jobs.show import show
 from jobs.status import status
 from jobs.tables import tables
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Archives of documents to Parquet and Markdown, with nothing lost.",
 )
-for command in (ingest, plan, audit, status, show, report, diff, export, tables, compact, gc, doctor, tune, finetune):
+for command in (ingest, reprocess, plan, audit, status, show, report, diff, export, tables, compact, gc, doctor, tune, finetune):
     app.command()(command)
 app.command("export-sft")(export_sft)
 app.command("verify-model")(verify_model)

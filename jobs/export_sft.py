@@ -9,12 +9,16 @@ import typer
 
 from jobs.common import Conf, OutputArgument, Settings, guarded
 from pipelines.config import load
+from pipelines.errors import ConfigError
 
 
 def export_sft(
     output: OutputArgument,
     folder: Annotated[Path, typer.Argument(help="new folder: train.jsonl in ERNIEKit's SFT format, and its crops")],
-    where: Annotated[str, typer.Option(help="SQL over the columns of pages, e.g. \"doc_id IN (FROM 'reviewed.csv')\"")],
+    where: Annotated[str | None, typer.Option(help="SQL over the columns of pages, e.g. \"state = 'ok'\"")] = None,
+    pages: Annotated[
+        str | None, typer.Option(help="Parquet or CSV file with doc_id, and if wanted page_index, block_index: what was reviewed")
+    ] = None,
     corrections: Annotated[
         Path | None, typer.Option(help="JSONL of {doc_id, page_index, block_index, text}: what a reviewer wrote instead")
     ] = None,
@@ -22,13 +26,17 @@ def export_sft(
     settings: Settings = None,
 ) -> None:
     """Write the blocks of chosen pages of OUTPUT as crops with answers, to train on."""
+    from pipelines.store.choosing import Choice, read_ids
     from pipelines.store.reading import Output
     from training.export import export, read_corrections
 
     config = load(conf or [], settings or [])
+    if where is None and pages is None:
+        raise ConfigError("nothing is chosen. Try: --pages reviewed.csv")
+    choice = Choice(where, ids=read_ids(pages, config.source.storage_options) if pages is not None else None)
     corrected = read_corrections(corrections)
     with Output(output, config.store.storage_options) as opened:
-        written = export(opened, where, folder, config, corrected)
+        written = export(opened, choice, folder, config, corrected)
     kinds = ", ".join(f"{count} {task}" for task, count in written.samples.most_common())
     print(f"{folder / 'train.jsonl'}: {written.total} samples ({kinds or 'none'})")
     for reason, count in written.skipped.most_common():

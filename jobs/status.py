@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from jobs.common import Conf, OutputArgument, Settings, guarded
-from pipelines.config import load
+from pipelines.config import Config, load
+from pipelines.errors import PagemillError
 
 
 def status(output: OutputArgument, conf: Conf = None, settings: Settings = None) -> None:
     """What OUTPUT holds: documents and pages by state, what was read with which configuration, the last run."""
     from pipelines.store.reading import Output
 
-    with Output(output, load(conf or [], settings or []).store.storage_options, parts=False) as opened:
+    config = load(conf or [], settings or [])
+    with Output(output, config.store.storage_options, parts=False) as opened:
         con = opened.con
         print("documents", *_counts(con, "SELECT state, count(*) FROM document_latest GROUP BY 1 ORDER BY 1"))
         print("pages    ", *_counts(con, "SELECT state, count(*) FROM live_page GROUP BY 1 ORDER BY 1"))
@@ -21,12 +24,27 @@ def status(output: OutputArgument, conf: Conf = None, settings: Settings = None)
                      ANTI JOIN document_all c ON c.doc_id = p.doc_id AND c.revision = p.revision)
                      FROM revision_opened d ANTI JOIN document_all c ON c.doc_id = d.doc_id AND c.revision = d.revision"""
         print("pending  ", *_counts(con, pending))
-        by_print = """SELECT r.fingerprint, count(*) FROM live_page p JOIN revision_opened r
+        by_print = """SELECT coalesce(p.fingerprint, r.fingerprint), count(*) FROM live_page p JOIN revision_opened r
                       ON r.doc_id = p.doc_id AND r.revision = p.revision GROUP BY 1 ORDER BY 2 DESC"""
-        print("read with", *_counts(con, by_print))
+        prints = dict(con.execute(by_print).fetchall())
+        print("read with", *[f"{count} {name}" for name, count in prints.items()] or ["none"])
+        print("other    ", _other(prints, config))
         runs = "SELECT run_id, summary FROM ledger WHERE kind = 'run' ORDER BY number DESC, \"row\" DESC LIMIT 1"
         for run_id, summary in con.execute(runs).fetchall():
             print("last run ", run_id, json.loads(summary).get("status"))
+
+
+def _other(prints: Mapping[str, int], config: Config) -> str:
+    """How much was read with another configuration than the one given."""
+    from pipelines.ingest import fingerprint_of
+
+    try:
+        current = fingerprint_of(config)
+    except PagemillError as error:  # an engine that is not on this machine
+        return f"unknown: {error.code}: {error}"
+    other = sum(count for name, count in prints.items() if name != current)
+    hint = '; they count as done: pagemill reprocess OUTPUT --where "fingerprint <> current"'
+    return f"{other} pages, the present configuration is {current}" + hint * bool(other)
 
 
 def _counts(con: object, sql: str) -> list[str]:

@@ -23,13 +23,16 @@ from pipelines.layout.upright import upright_of
 from pipelines.observe.pages import pages_of_run
 from pipelines.observe.progress import Progress
 from pipelines.observe.summary import Summary
-from pipelines.output import new_run_id, open_output
+from pipelines.output import new_run_id, open_existing, open_output
 from pipelines.pipeline import Plan, Run
 from pipelines.recognize.engines import Identity, identify
 from pipelines.source.discovery import Discovery
+from pipelines.source.reprocess import Reprocess
 from pipelines.stages import Site
+from pipelines.store.choosing import Choice, Preview, choose, preview_of
 from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
+from pipelines.store.reading import Output
 from pipelines.store.records import record
 
 log = logging.getLogger("pagemill")
@@ -60,15 +63,42 @@ def ingest(source: str, output: str, config: Config, *, inline: bool = False, ta
     return run_job(source, output, config, plan, inline=inline, take_over=take_over)
 
 
+def reprocess(output: str, choice: Choice, config: Config, *, inline: bool = False, take_over: bool = False) -> Ended:
+    """Reads chosen pages of `output` again.
+
+    Raises:
+        PagemillError: as `ingest`; a choice that is none, or no output.
+    """
+    preview(output, choice, config, most=0)
+
+    def plan(site: Site, ledger: Ledger, summary: Summary) -> Plan:
+        return Reprocess(site, choice, ledger, summary).plan
+
+    source = f"reprocess {choice.words()}"
+    return run_job(source, output, config, plan, inline=inline, take_over=take_over, opening=open_existing)
+
+
+def preview(output: str, choice: Choice, config: Config, most: int | None = None) -> Preview:
+    """What `reprocess` would read; fetches nothing and writes nothing.
+
+    Raises:
+        ConfigError
+    """
+    with Output(output, config.store.storage_options, parts=False) as opened:
+        current = fingerprint_of(config)
+        choose(opened, choice, current, most)
+        return preview_of(opened, choice, current)
+
+
 def run_job(
-    source: str, output: str, config: Config, plan: Planning, *, inline: bool, take_over: bool, request: str = "",
+    source: str, output: str, config: Config, plan: Planning, *, inline: bool, take_over: bool,
     opening: Callable[[str, StoreConfig], ObjectStore] = open_output,
 ) -> Ended:  # fmt: skip
     """Claims an output, reads what the plan brings, reports, releases.
 
     Args:
         source: what the report calls the source.
-        request: tells one job from another where a later run goes on with it ("": its plan is the ledger's).
+        opening: `open_existing` for a job that makes no output.
 
     Raises:
         PagemillError: before the claim. Afterwards errors end in `Ended`.
@@ -78,12 +108,13 @@ def run_job(
     site = Site(config, output, new_run_id(), fingerprint(config, weights), reader)
     store = opening(output, config.store)
     ledger = Ledger(store, merge_every=config.store.merge_every)
-    summary = Summary(site.run_id, source, output, site.fingerprint, engines, request=request)
+    summary = Summary(site.run_id, source, output, site.fingerprint, engines)
     ledger.claim(site.run_id, config.claim.stale_after_s, config.claim.beat_s, take_over)
     try:
-        begun = {"status": "running", "source": source, "request": request}
+        run = Run(site, plan(site, ledger, summary), store, ledger, summary)
+        begun = {"status": "running", "source": source, "request": summary.request}
         ledger.append([record("run", run_id=site.run_id, summary=json.dumps(begun))])
-        exit_code = _execute(Run(site, plan(site, ledger, summary), store, ledger, summary), summary, config, inline)
+        exit_code = _execute(run, summary, config, inline)
         report = _report(summary, exit_code, store, ledger, config)
     finally:
         _release(ledger)

@@ -44,6 +44,17 @@ def drawn_pdf(streams: list[str], extra: bytes = b"") -> bytes:
     return bytes(out)
 
 
+def locked_pdf(pages: list[str], password: str) -> bytes:
+    """The same, encrypted: nobody opens it without the password."""
+    import pymupdf
+
+    with pymupdf.open(stream=pdf_bytes(pages), filetype="pdf") as document:
+        locked: bytes = document.tobytes(
+            encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw=password, owner_pw=f"owner of {password}"
+        )
+    return locked
+
+
 def page_text(document: str, page: int) -> str:
     """What page `page` of a document made by `archive` says."""
     first, second = _WORDS[page % len(_WORDS)], _WORDS[(page * 7 + 3) % len(_WORDS)]

@@ -51,7 +51,7 @@ class Driver:
         self._address = address
         self.cache = cache
 
-    def start(self, *arguments: str, settings: dict[str, object] | None = None) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, settings: dict[str, object] | None = None, job: str = "ingest") -> subprocess.Popen[str]:
         defaults: dict[str, object] = {
             "ray.address": self._address, "ray.workers": 2, "recognize.engine": "echo", "layout.engine": "none",
             "claim.stale_after_s": 3, "claim.beat_s": 0.5, "store.commit_every_s": 0.1, "raster.dpi": 36,
@@ -59,12 +59,14 @@ class Driver:
         }  # fmt: skip
         options = [f"--set={key}={value}" for key, value in (defaults | (settings or {})).items()]
         return subprocess.Popen(
-            [sys.executable, "-m", "jobs.ingest", *arguments, *options],
+            [sys.executable, "-m", f"jobs.{job}", *arguments, *options],
             cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
-    def run(self, *arguments: str, settings: dict[str, object] | None = None, timeout: float = 500) -> tuple[int, str]:
-        process = self.start(*arguments, settings=settings)
+    def run(
+        self, *arguments: str, settings: dict[str, object] | None = None, timeout: float = 500, job: str = "ingest"
+    ) -> tuple[int, str]:
+        process = self.start(*arguments, settings=settings, job=job)
         try:
             out, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 
+from pipelines.config import RecognizeConfig
 from pipelines.layout.rules import around
 from pipelines.recognize.base import Reading
 from pipelines.recognize.echo import EchoReader
@@ -63,4 +64,19 @@ class PoisonReader(EchoReader):
     def read(self, page: RasterPage, regions: list[Region]) -> Reading:
         if any(word.text == "POISON" for word in page.words):
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(page, regions)
+
+
+class MoodyReader(EchoReader):
+    """Fails pages that say BROKEN, and with `recognize.ocr: tiny` those that say PLAIN."""
+
+    name = "moody"
+
+    def __init__(self, config: RecognizeConfig) -> None:
+        super().__init__(config)
+        self._hates = "PLAIN" if config.ocr == "tiny" else "BROKEN"
+
+    def read(self, page: RasterPage, regions: list[Region]) -> Reading:
+        if any(word.text == self._hates for word in page.words):
+            raise ValueError(self._hates)
         return super().read(page, regions)

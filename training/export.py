@@ -15,7 +15,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import duckdb
 from PIL import Image
 
 from jobs.scoring.markup import tables
@@ -26,6 +25,7 @@ from pipelines.recognize.base import Task
 from pipelines.recognize.plan import PROMPTS
 from pipelines.schema import RasterPage
 from pipelines.source.cache import DocumentCache
+from pipelines.store.choosing import Choice, choose
 from pipelines.store.reading import Output
 from training.answers import CHECKS
 from training.sft import Turn, line_of
@@ -39,7 +39,8 @@ SELECT b.doc_id, b.page_index, b.block_index, b.label, b.content, b.html, b.raw,
 FROM blocks b
 JOIN pages p USING (doc_id, page_index)
 JOIN documents d USING (doc_id)
-WHERE (b.doc_id, b.page_index) IN (SELECT (doc_id, page_index) FROM pages WHERE {pages})
+JOIN chosen c USING (doc_id, page_index)
+WHERE c.blocks IS NULL OR list_contains(c.blocks, b.block_index)
 ORDER BY b.doc_id, b.page_index, b.block_index
 """
 
@@ -74,19 +75,20 @@ def read_corrections(path: Path | None) -> dict[Key, str]:
     return found
 
 
-def export(output: Output, where: str, folder: Path, config: Config, corrections: Mapping[Key, str] | None = None) -> Written:
+def export(output: Output, choice: Choice, folder: Path, config: Config, corrections: Mapping[Key, str] | None = None) -> Written:
     """Writes `folder/train.jsonl` and its crops.
 
     Args:
-        where: condition in SQL over the columns of `pages`, e.g. `state = 'ok' AND doc_id IN (FROM 'reviewed.csv')`.
+        choice: of pages, e.g. `state = 'ok'` and the ids of those that were reviewed.
 
     Raises:
-        ConfigError: the condition is no SQL, or `folder` has a train.jsonl already.
+        ConfigError: the choice is none, or `folder` has a train.jsonl already.
     """
     target = folder / "train.jsonl"
     if target.exists():
         raise ConfigError(f"{target} is there already: name another folder")
-    rows = _rows(output, where)
+    choose(output, choice)
+    rows = output.con.sql(_QUERY).to_arrow_table().to_pylist()
     (folder / "crops").mkdir(parents=True, exist_ok=True)
     written = Written()
     partial = target.with_suffix(".partial")
@@ -96,13 +98,6 @@ def export(output: Output, where: str, folder: Path, config: Config, corrections
                 out.write(line + "\n")
     partial.rename(target)
     return written
-
-
-def _rows(output: Output, where: str) -> list[dict[str, Any]]:
-    try:
-        return output.con.sql(_QUERY.format(pages=where)).to_arrow_table().to_pylist()  # type: ignore[no-any-return]
-    except duckdb.Error as error:
-        raise ConfigError(f"--where {where}: {str(error).splitlines()[0]}") from None
 
 
 def _page_lines(

@@ -49,7 +49,8 @@ def final_line(summary: Summary, exit_code: ExitCode, report: dict[str, str]) ->
     output = summary.output.rstrip("/")
     if summary.status == "nothing_to_do":
         listed = sum(summary.listed.values())
-        return f"nothing to do: {listed} objects listed, all done\nReport    {output}/{report.get('report.html', '')}"
+        words = "no page is as was asked for, or all are read" if summary.request else f"{listed} objects listed, all done"
+        return f"nothing to do: {words}\nReport    {output}/{report.get('report.html', '')}"
     documents = _counted(summary.documents, "documents") or "0 documents"
     pages = _counted(summary.pages, "pages") or "0 pages"
     lines = [f"{summary.status}: {documents}; {pages}" + (f"; {summary.pending} pages pending" if summary.pending else "")]

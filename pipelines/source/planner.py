@@ -84,7 +84,7 @@ class Planner:
             known = (Verdict.OPEN, Verdict.RETRY_PAGES)
             yield from self._unchanged([candidate for candidate in found if candidate.verdict in known])
             for probed in probe_all(candidate for candidate in found if candidate.verdict not in known):
-                yield self._probed(probed)
+                yield self.probed(probed)
 
     # -- objects that need no fetching ---------------------------------------------------------------------------------
 
@@ -100,7 +100,8 @@ class Planner:
 
     # -- objects that were fetched -------------------------------------------------------------------------------------
 
-    def _probed(self, probed: Probed) -> Planned:
+    def probed(self, probed: Probed) -> Planned:
+        """What an object that was fetched leads to."""
         was, error = probed.candidate, probed.error
         source = {"presence": "present", "run_id": self._run_id, **was.identity()}
         retry = error is not None and error.transient

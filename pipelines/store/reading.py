@@ -105,6 +105,22 @@ class Output:
         else:
             install_views(self.con, [file.path for file in self.ledger.files], Path(self._scratch.name))
 
+    def guard(self) -> None:
+        """From now on the output's own connection reads this output and nothing else, and cannot be told otherwise: for
+        queries of which somebody else typed a part."""
+        folders = [self._scratch.name] + [str(path) for path in [self.store.local_path("")] if path is not None]
+        quoted = ", ".join("'" + folder.replace("'", "''").rstrip("/") + "'" for folder in folders)
+        scratch = self._scratch.name.replace("'", "''")
+        for setting in (
+            "memory_limit = '2GiB'",
+            f"temp_directory = '{scratch}'",
+            "python_enable_replacements = false",
+            f"allowed_directories = [{quoted}]",
+            "enable_external_access = false",
+            "lock_configuration = true",
+        ):
+            self.con.execute(f"SET {setting}")
+
     def install(self, con: duckdb.DuckDBPyConnection, prefix: str) -> None:
         """Creates the reading views, their names behind `prefix`, in a connection."""
         install_views(con, [file.path for file in self.ledger.files], Path(self._scratch.name))

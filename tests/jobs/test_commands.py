@@ -253,8 +253,29 @@ def test_doctor_sees_a_store_that_cannot_fence(call: Call, tmp_path: Path, monke
     assert "does not refuse to create an object twice" in out
 
 
-@pytest.mark.parametrize("job", ["ingest", "plan", "audit", "status", "show", "doctor", "config"])
+@pytest.mark.parametrize("job", ["ingest", "reprocess", "plan", "audit", "status", "show", "doctor", "config"])
 def test_each_job_is_a_module_too(job: str) -> None:
     found = subprocess.run([sys.executable, "-m", f"jobs.{job}", "--help"], cwd=ROOT, text=True, capture_output=True, check=False)
     assert found.returncode == 0
     assert "Usage" in found.stdout
+
+
+def test_reprocess_counts_first(call: Call, tmp_path: Path) -> None:
+    settled = tmp_path / "out"
+    inline(archive(tmp_path / "in", {"a": 5, "b": 2}), settled)
+    options = settings(tmp_path, raster__dpi=36)
+    said = words(call("status", settled, *options)[1])
+    assert said["other"].startswith("0 pages")
+    changed = settings(tmp_path, raster__dpi=50)
+    said = words(call("status", settled, *changed)[1])
+    assert said["other"].startswith("7 pages, the present configuration is ")
+    said = words(call("reprocess", settled, "--where", "fingerprint <> current", "--dry-run", *changed)[1])
+    assert said["again"] == "7 pages of 2 documents (7 ok)"
+    assert said["read with"] == "0 with the present configuration, 7 with another"
+    assert call("reprocess", settled, *options)[0] == ExitCode.BAD_CONFIG
+    code, out = call("reprocess", settled, "--where", "stat = 1", *options)
+    assert (code, 'stat" not found' in out) == (ExitCode.BAD_CONFIG, True), out
+    assert len(list((settled / "runs").iterdir())) == 1  # no run was begun
+    code, out = call("reprocess", settled, "--where", "false", "--inline", *options)
+    assert (code, "nothing to do: no page" in out) == (ExitCode.OK, True), out
+    assert call("reprocess", tmp_path, "--where", "true", *options)[0] == ExitCode.BAD_CONFIG

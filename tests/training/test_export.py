@@ -17,6 +17,7 @@ from pipelines.config import load
 from pipelines.errors import ConfigError
 from pipelines.ingest import ingest
 from pipelines.recognize.otsl import otsl_to_html
+from pipelines.store.choosing import Choice, read_ids
 from pipelines.store.reading import Output
 from tests.conftest import ROOT
 from training import sft
@@ -35,9 +36,11 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
     return str(folder / "out"), config
 
 
-def run(read: tuple[str, Any], folder: Path, where: str, corrections: dict[Any, str] | None = None) -> Written:
+def run(
+    read: tuple[str, Any], folder: Path, where: str, corrections: dict[Any, str] | None = None, ids: Path | None = None
+) -> Written:
     with Output(read[0]) as opened:
-        return export(opened, where, folder, read[1], corrections)
+        return export(opened, Choice(where, ids=read_ids(str(ids), {}) if ids else None), folder, read[1], corrections)
 
 
 def test_every_sample_shows_what_it_says(read: tuple[str, Any], tmp_path: Path) -> None:
@@ -71,7 +74,7 @@ def test_every_sample_shows_what_it_says(read: tuple[str, Any], tmp_path: Path) 
 def test_only_the_chosen_pages(read: tuple[str, Any], tmp_path: Path) -> None:
     some = pagemill.read(read[0], "pages").to_pylist()[0]["doc_id"]
     (tmp_path / "reviewed.csv").write_text(f"doc_id\n{some}\n")
-    written = run(read, tmp_path / "sft", f"doc_id IN (FROM '{tmp_path / 'reviewed.csv'}')")
+    written = run(read, tmp_path / "sft", "true", ids=tmp_path / "reviewed.csv")
     names = {json.loads(line)["image_info"][0]["image_url"] for line in (tmp_path / "sft" / "train.jsonl").open()}
     assert written.total == len(names) > 0
     assert {Path(name).name[:16] for name in names} == {some[:16]}
