@@ -122,6 +122,8 @@ class PaddleOcrVlConfig(_Section):
 
     pipeline_version: Literal["v1", "v1.5", "v1.6"] = Field(json_schema_extra=FINGERPRINTED)
     use_doc_orientation_classify: bool = Field(json_schema_extra=FINGERPRINTED)
+    use_doc_unwarping: bool = Field(json_schema_extra=FINGERPRINTED)
+    doc_unwarping_model_dir: str | None
     strict_parity: bool = Field(json_schema_extra=FINGERPRINTED)
     layout_threshold: _Share | dict[int, _Share] | None = Field(json_schema_extra=FINGERPRINTED)
     layout_nms: bool = Field(json_schema_extra=FINGERPRINTED)

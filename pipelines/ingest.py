@@ -19,6 +19,7 @@ from pipelines.errors import ExitCode, Fenced, PagemillError
 from pipelines.fingerprint import fingerprint
 from pipelines.layout.detect import load_engine
 from pipelines.layout.orientation import Orientation
+from pipelines.layout.unwarp import unwarper_of
 from pipelines.layout.upright import upright_of
 from pipelines.observe.pages import pages_of_run
 from pipelines.observe.progress import Progress
@@ -129,6 +130,8 @@ def _engines(config: Config, reader: Identity) -> tuple[dict[str, str], dict[str
         weights["orientation"] = Orientation(1).weights
     elif (upright := upright_of(config)) is not None:
         weights["orientation"] = upright.weights
+    if (unwarper := unwarper_of(config)) is not None:
+        weights["unwarping"] = unwarper.weights
     return names, weights
 
 

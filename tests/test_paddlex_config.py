@@ -64,6 +64,10 @@ def changed(*path: str, value: object = None) -> dict[str, Any]:
     return told
 
 
+def prepared(modules: dict[str, Any]) -> dict[str, Any]:
+    return {"SubPipelines": {"DocPreprocessor": {"batch_size": 8, "SubModules": modules}}}
+
+
 def test_a_pipeline_file_as_it_is(tmp_path: Path) -> None:
     found = pipeline_file(file(tmp_path, PIPELINE))
     options = found.layer["paddleocr_vl"]
@@ -91,12 +95,25 @@ def test_models_and_engines(tmp_path: Path) -> None:
     assert alone.layer["layout"]["engine"] == "none"
 
 
-def test_pages_are_set_upright_when_the_sub_pipeline_says_so(tmp_path: Path) -> None:
+def test_pages_are_prepared_as_the_sub_pipeline_says(tmp_path: Path) -> None:
     told = changed("use_doc_preprocessor", value=True)
-    told["SubPipelines"] = {"DocPreprocessor": {"use_doc_unwarping": False, "batch_size": 8}}
-    found = pipeline_file(file(tmp_path, told))
-    assert found.layer["paddleocr_vl"]["use_doc_orientation_classify"] is True
-    assert any("DocPreprocessor.batch_size" in note for note in found.notes)
+    modules = {
+        "DocOrientationClassify": {"module_name": "doc_text_orientation", "model_name": "PP-LCNet_x1_0_doc_ori"},
+        "DocUnwarping": {"module_name": "image_unwarping", "model_name": "UVDoc", "model_dir": None},
+    }
+    found = pipeline_file(file(tmp_path, told | prepared(modules)))
+    options = found.layer["paddleocr_vl"]
+    assert (options["use_doc_orientation_classify"], options["use_doc_unwarping"]) == (True, True)
+    named = " ".join(found.notes)
+    assert "DocPreprocessor.batch_size" in named
+    assert "--set paddleocr_vl.doc_unwarping_model_dir=DIR" in named
+    modules["DocUnwarping"]["model_dir"] = "/models/UVDoc"
+    assert (
+        pipeline_file(file(tmp_path, told | prepared(modules))).layer["paddleocr_vl"]["doc_unwarping_model_dir"]
+        == "/models/UVDoc"
+    )
+    told["SubPipelines"] = {"DocPreprocessor": {"use_doc_unwarping": False}}
+    assert pipeline_file(file(tmp_path, told)).layer["paddleocr_vl"]["use_doc_unwarping"] is False
 
 
 @pytest.mark.parametrize(
@@ -108,7 +125,8 @@ def test_pages_are_set_upright_when_the_sub_pipeline_says_so(tmp_path: Path) -> 
         (changed("SubModules", "VLRecognition", "genai_config", value={"backend": "magic"}), "magic"),
         (changed("SubModules", "VLRecognition", "genai_config", value={"backend": "vllm-server"}), "server_url"),
         (changed("SubModules", "LayoutDetection", "model_name", value="RT-DETR"), "RT-DETR"),
-        (changed("use_doc_preprocessor", value=True), "use_doc_unwarping: False"),
+        (changed("use_doc_preprocessor", value=True) | prepared({"DocUnwarping": {"model_name": "DocTr"}}), "DocTr"),
+        (changed("use_doc_preprocessor", value=True) | prepared({"DocUnwrapping": {}}), "did you mean DocUnwarping"),
         (changed("pipeline_name", value="PP-StructureV3"), "PP-StructureV3"),
     ],
 )

@@ -83,7 +83,8 @@ def _layout_python(pool: Pool, config: Config) -> Pool:
 
 def layout_on_card(config: Config) -> bool:
     """Whether the layout engine wants a GPU, where there is one."""
-    return config.layout.engine in ("transformers", "paddle") and config.layout.device != "cpu"
+    network = config.layout.engine in ("transformers", "paddle") or config.paddleocr_vl.use_doc_unwarping
+    return network and config.layout.device != "cpu"
 
 
 def alone(pools: Sequence[Pool]) -> list[Pool]:

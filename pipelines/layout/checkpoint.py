@@ -62,13 +62,28 @@ def read_checkpoint(folder: Path) -> LayoutCheckpoint:
     return LayoutCheckpoint(folder, _ARCHITECTURES[kind], _labels(folder, config), height, width, *map(_three, scaled))
 
 
+def unwarper_size(folder: Path) -> tuple[int, int]:
+    """Height and width in pixels of what UVDoc sees of a page.
+
+    Raises:
+        ConfigError: the files do not say it.
+    """
+    config, processor = _json(folder / "config.json"), _json(folder / "preprocessor_config.json")
+    if config.get("model_type") != "uvdoc":
+        raise ConfigError(f"{folder}: model_type {config.get('model_type')!r} is not uvdoc")
+    try:
+        return int(processor["size"]["height"]), int(processor["size"]["width"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{folder}/preprocessor_config.json: {type(error).__name__}: {error}") from None
+
+
 def weights_hash(folder: Path) -> str:
     """SHA-256 (hex) over the files that decide what the model says, by name."""
     digest = hashlib.sha256()
     decisive = ("*.safetensors", "*.pdiparams", "*.pdmodel", "config.json", "inference.*", "preprocessor_config.json")
     files = sorted({path for pattern in decisive for path in folder.glob(pattern)})
     if not files:
-        raise ConfigError(f"layout.model_dir: no model in {folder}")
+        raise ConfigError(f"no model in {folder}")
     for path in files:
         digest.update(path.name.encode())
         with path.open("rb") as file:
@@ -101,11 +116,11 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         loaded = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"layout.model_dir: {path} is missing; a folder as the hub has it is expected") from None
+        raise ConfigError(f"{path} is missing; a folder as the hub has it is expected") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"layout.model_dir: {path}: {error}") from None
+        raise ConfigError(f"{path}: {error}") from None
     if not isinstance(loaded, dict):
-        raise ConfigError(f"layout.model_dir: {path} holds no object")
+        raise ConfigError(f"{path} holds no object")
     return loaded
 
 

@@ -1,7 +1,8 @@
 """Stage `layout`: where the regions of a page are.
 
-Invariant: it raises for no page; an engine that raises fails the page that it raised for, with its words. Pages go through
-an engine in micro-batches across the spans of a block, and what a page gets never depends on its neighbours there.
+Invariant: it raises for no page; an engine that raises fails the page that it raised for, with its words. An engine that is
+not there (ConfigError) is no page's fault: that ends the run. Pages go through an engine in micro-batches across the spans
+of a block, and what a page gets never depends on its neighbours there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pipelines.errors import ConfigError, EngineFailed
 from pipelines.layout.base import LayoutEngine
 from pipelines.layout.labels import own_label
 from pipelines.layout.orientation import Orientation, turned
+from pipelines.layout.unwarp import flattened, unwarper_of
 from pipelines.layout.upright import upright_of
 from pipelines.schema import Box, PageError, PageWork, RasterPage, Region, SpanWork
 
@@ -77,10 +79,13 @@ class DetectLayout:
         wanted = config.paddleocr_vl.use_doc_orientation_classify
         self._orientation = Orientation(config.recognize.threads) if wanted else None
         self._upright = None if wanted else upright_of(config)
+        self._unwarper = unwarper_of(config)
+        self._everything = config.paddleocr_vl.strict_parity
 
     def detect(self, works: list[SpanWork]) -> list[SpanWork]:
         for page in (page for work in works for page in work.pages if _wanted(page)):
             self._set_upright(page)
+            self._flatten(page)
         pages = [page for work in works for page in work.pages if _wanted(page)]
         size = self._engine.batch_pages
         for start in range(0, len(pages), size):
@@ -104,10 +109,26 @@ class DetectLayout:
         page.width_pt, page.height_pt = page.raster.width_pt, page.raster.height_pt
         page.cpu_s += time.thread_time() - cpu
 
+    def _flatten(self, page: PageWork) -> None:
+        if self._unwarper is None or page.raster is None or page.error is not None:
+            return
+        if page.raster.words and not self._everything:
+            return
+        cpu = time.thread_time()
+        try:
+            page.raster, page.unwarped = flattened(page.raster, self._unwarper), True
+        except ConfigError:
+            raise
+        except Exception as error:
+            page.error = PageError(EngineFailed.code, "layout", f"unwarping: {type(error).__name__}: {error}")
+        page.cpu_s += time.thread_time() - cpu
+
     def _batch(self, pages: Sequence[PageWork]) -> None:
         started, cpu = time.perf_counter(), time.thread_time()
         try:
             found: list[list[Region] | None] = [*self._engine.detect([page.raster for page in pages if page.raster is not None])]
+        except ConfigError:
+            raise
         except Exception as error:  # whatever an engine raises fails the page that it raises for, found by trying each alone
             if len(pages) > 1:
                 for page in pages:

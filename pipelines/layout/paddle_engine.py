@@ -1,6 +1,6 @@
-"""Layout engine `paddle`: PP-DocLayoutV2/V3 by PaddleX's own predictor, in a Python environment of its own.
+"""Layout engine `paddle`: PP-DocLayoutV2/V3 (and UVDoc) by PaddleX's own predictors, in a Python environment of its own.
 
-Invariant: the predictor does the official post-processing itself; here its boxes only become regions. Paddle's CUDA
+Invariant: the predictors do the official post-processing themselves; here boxes only become regions. Paddle's CUDA
 libraries must never meet vLLM's in one process: a run sets `layout.python`, and the stage's actors start with that
 interpreter.
 """
@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from pipelines.config import LayoutConfig, PaddleOcrVlConfig
@@ -20,7 +21,7 @@ from pipelines.errors import ConfigError
 from pipelines.layout.checkpoint import weights_hash
 from pipelines.layout.labels import own_label
 from pipelines.layout.postprocess import PostOptions
-from pipelines.schema import Box, RasterPage, Region
+from pipelines.schema import Box, Pixels, RasterPage, Region
 
 
 class PaddleLayout:
@@ -54,14 +55,7 @@ class PaddleLayout:
 
     @cached_property
     def _predictor(self) -> Any:
-        os.environ.setdefault("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", "True")  # else it asks hubs which of them answers (P7)
-        try:
-            from paddlex import create_model
-        except ImportError as error:
-            raise ConfigError(f"layout.engine=paddle: {error}. Set layout.python to an environment that has it") from None
-        engine = "paddle_dynamic" if any(self._folder.glob("*.safetensors")) else "paddle_static"
-        device = {"auto": None, "cuda": "gpu"}.get(self._config.device, self._config.device)
-        return create_model(self._model_name, model_dir=str(self._folder), device=device, engine=engine)
+        return _predictor(self._model_name, self._folder, self._config.device)
 
     def detect(self, pages: Sequence[RasterPage]) -> list[list[Region]]:
         images = [page.pixels[:, :, ::-1].copy() for page in pages]  # BGR, as PaddleX reads images
@@ -77,6 +71,36 @@ class PaddleLayout:
             filter_overlap_boxes=False,  # the pipeline filters later, on a copy (pipelines/layout/overlap.py)
         )
         return [[_region(box) for box in result["boxes"]] for result in results]
+
+
+class PaddleUnwarper:
+    """See `layout/unwarp.py`. The model loads with the first page."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        self._folder, self._device = folder, device
+
+    @cached_property
+    def weights(self) -> str:
+        return weights_hash(self._folder)
+
+    @cached_property
+    def _model(self) -> Any:
+        return _predictor("UVDoc", self._folder, self._device)
+
+    def flat(self, pixels: Pixels) -> Pixels:
+        (result,) = self._model.predict([pixels[:, :, ::-1].copy()])
+        return np.ascontiguousarray(result["doctr_img"], np.uint8)  # RGB, whatever it was given
+
+
+def _predictor(name: str, folder: Path, device: str) -> Any:
+    os.environ.setdefault("PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK", "True")  # else it asks hubs which of them answers (P7)
+    try:
+        from paddlex import create_model
+    except ImportError as error:
+        raise ConfigError(f"layout.engine=paddle: {error}. Set layout.python to an environment that has it") from None
+    engine = "paddle_dynamic" if any(folder.glob("*.safetensors")) else "paddle_static"
+    kind = {"auto": None, "cuda": "gpu"}.get(device, device)
+    return create_model(name, model_dir=str(folder), device=kind, engine=engine)
 
 
 def _region(box: dict[str, Any]) -> Region:

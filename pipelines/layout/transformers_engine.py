@@ -1,4 +1,4 @@
-"""Layout engine `transformers`: PP-DocLayoutV2/V3 in PyTorch, on a CPU or beside the reader on its GPU.
+"""Layout engine `transformers`: PP-DocLayoutV2/V3 (and UVDoc) in PyTorch, on a CPU or beside the reader on its GPU.
 
 Invariant: what the model says goes through `postprocess` and nothing else; pixels are resized on this machine's CPU as
 the official pipeline resizes them, normalised where the model runs. One copy to the GPU and two back a batch.
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pipelines.config import LayoutConfig, PaddleOcrVlConfig
 from pipelines.errors import ConfigError
-from pipelines.layout.checkpoint import LayoutCheckpoint, read_checkpoint, weights_hash
+from pipelines.layout.checkpoint import LayoutCheckpoint, read_checkpoint, unwarper_size, weights_hash
 from pipelines.layout.postprocess import PostOptions, postprocess
 from pipelines.schema import Pixels, RasterPage, Region
 
@@ -74,18 +74,11 @@ class _Model:
     """The network on its device."""
 
     def __init__(self, checkpoint: LayoutCheckpoint, config: LayoutConfig) -> None:
-        import torch
-        from transformers import AutoModelForObjectDetection
-
+        torch, transformers = _libraries()
         self._torch = torch
-        self.device = torch.device("cuda" if config.device == "auto" and torch.cuda.is_available() else _cpu(config.device))
+        self.device = _device(config)
         self._dtype = getattr(torch, config.dtype)
-        if self.device.type == "cuda" and config.memory_gib is not None:
-            total = torch.cuda.get_device_properties(self.device).total_memory
-            torch.cuda.set_per_process_memory_fraction(min(1.0, config.memory_gib * (1 << 30) / total), self.device)
-        if self.device.type == "cpu":
-            torch.set_num_threads(config.threads)
-        network = AutoModelForObjectDetection.from_pretrained(checkpoint.folder, local_files_only=True)
+        network = transformers.AutoModelForObjectDetection.from_pretrained(checkpoint.folder, local_files_only=True)
         self._network = network.to(self.device, self._dtype).eval()
         self._mean = torch.tensor(checkpoint.mean, device=self.device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(checkpoint.std, device=self.device).view(1, 3, 1, 1) * 255
@@ -141,5 +134,65 @@ class _Model:
         return found
 
 
-def _cpu(device: str) -> str:
-    return "cpu" if device == "auto" else device
+class TransformersUnwarper:
+    """See `layout/unwarp.py`. The model loads with the first page."""
+
+    def __init__(self, folder: Path, config: LayoutConfig) -> None:
+        if not any(folder.glob("*.safetensors")):
+            raise ConfigError(
+                f"paddleocr_vl.doc_unwarping_model_dir: no *.safetensors in {folder}; the static form of Paddle is read "
+                "with --set layout.engine=paddle"
+            )
+        self._folder, self._config = folder, config
+
+    @cached_property
+    def weights(self) -> str:
+        return weights_hash(self._folder)
+
+    @cached_property
+    def _size(self) -> tuple[int, int]:
+        return unwarper_size(self._folder)
+
+    @cached_property
+    def _network(self) -> Any:
+        _, transformers = _libraries()
+        network = transformers.AutoModel.from_pretrained(self._folder, local_files_only=True)
+        return network.to(_device(self._config)).eval()
+
+    def flat(self, pixels: Pixels) -> Pixels:
+        """The network says on a small copy where each point of the flat page comes from; it was trained on BGR."""
+        torch, _ = _libraries()
+        stretched = {"mode": "bilinear", "align_corners": True}
+        stretch = torch.nn.functional.interpolate
+        with torch.inference_mode():
+            page = torch.from_numpy(pixels[:, :, ::-1].copy()).to(self._network.device).permute(2, 0, 1)[None].float() / 255
+            mesh = self._network(pixel_values=stretch(page, size=self._size, **stretched)).last_hidden_state
+            places = stretch(mesh, size=page.shape[2:], **stretched).permute(0, 2, 3, 1)
+            flat = torch.nn.functional.grid_sample(page, places, align_corners=True)
+            found = (flat[0].permute(1, 2, 0) * 255).to(torch.uint8).cpu().numpy()
+        return np.ascontiguousarray(found[:, :, ::-1])
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise ConfigError(
+            f"{error}: PP-DocLayout and UVDoc need torch and transformers. Try: pip install torch transformers"
+        ) from None
+    return torch, transformers
+
+
+def _device(config: LayoutConfig) -> Any:
+    """The configured device, within the configured share of its memory or of the CPU."""
+    import torch
+
+    wanted = "cuda" if config.device == "auto" and torch.cuda.is_available() else config.device
+    device = torch.device("cpu" if wanted == "auto" else wanted)
+    if device.type == "cuda" and config.memory_gib is not None:
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, config.memory_gib * (1 << 30) / total), device)
+    if device.type == "cpu":
+        torch.set_num_threads(config.threads)
+    return device

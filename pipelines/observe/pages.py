@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from pipelines.config import Config
 from pipelines.errors import PagemillError, as_named
 from pipelines.layout.orientation import turned
+from pipelines.layout.unwarp import Unwarper, load_unwarper
 from pipelines.observe.sample import Pick
 from pipelines.raster.isolate import IsolatedRasterizer
 from pipelines.schema import BLOCK, PAGES, Pixels
@@ -61,6 +62,7 @@ class PageDrawer:
         self._config = config
         self._cache: DocumentCache | None = None
         self._rasterizer: IsolatedRasterizer | None = None
+        self._unwarper: Unwarper | None = None
 
     def draw(self, row: dict[str, Any], uri: str) -> Pixels:
         """The page's pixels as they were read.
@@ -77,12 +79,15 @@ class PageDrawer:
             page = self._rasterizer.render(
                 str(path), source.passwords, row["page_index"], row["dpi"] or raster.dpi, raster.max_megapixels
             )
-        page = turned(page, row.get("turned") or 0)
-        height, width = page.pixels.shape[:2]
+        pixels = turned(page, row.get("turned") or 0).pixels
+        if row.get("unwarped"):
+            self._unwarper = self._unwarper or load_unwarper(self._config)
+            pixels = self._unwarper.flat(pixels)
+        height, width = pixels.shape[:2]
         read = row["width_px"], row["height_px"]
         if read[0] and max(abs(width - read[0]), abs(height - read[1])) > 1:
             raise PagemillError(f"drawn again it has {width} x {height} pixels, but {read[0]} x {read[1]} were read")
-        return page.pixels
+        return pixels
 
     def close(self) -> None:
         if self._rasterizer is not None:

@@ -140,6 +140,8 @@ class ReadCrops:
 
     async def _sharper(self, span: Span, page: PageWork, crop: Crop) -> Crop | None:
         """The same question about the page at a higher resolution, where the document has one."""
+        if page.unwarped:
+            return None  # what flattens a page is in the layout stage
         drawn = await self._draw(span, page.page_index) if self._draw is not None else None
         if drawn is None or page.dpi is None or page.regions is None or drawn.dpi <= page.dpi * 1.05:
             return None

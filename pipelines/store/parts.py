@@ -84,6 +84,7 @@ def page_row(page: PageWork) -> dict[str, Any]:
         "height_px": page.height_px,
         "dpi": page.dpi,
         "turned": page.turned,
+        "unwarped": page.unwarped,
         "markdown": page.markdown,
         "blocks": [_block_row(index, block, page) for index, block in enumerate(page.blocks)],
         "regions": [_region_row(region) for region in page.regions] if page.regions is not None else None,

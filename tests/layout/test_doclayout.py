@@ -12,7 +12,9 @@ import yaml
 from pipelines.config import load
 from pipelines.layout.detect import load_engine
 from pipelines.layout.labels import OFFICIAL_LABELS
+from pipelines.layout.unwarp import load_unwarper
 from pipelines.schema import RasterPage, Region
+from tests.layout import tiny_uvdoc, unwarped_page
 from tests.layout.tiny_doclayout import build
 
 pytest.importorskip("torch", reason="PyTorch is in the vLLM environment only")
@@ -123,3 +125,14 @@ def test_constants_are_read_not_assumed(models: dict[str, Path], tmp_path: Path)
         OFFICIAL_LABELS[24 - OFFICIAL_LABELS.index(r.native_label)]
         for r in detect(models["v3"], pages, "paddleocr_vl.layout_merge_bboxes_mode=union")[0]
     )
+
+
+def test_uvdoc_moves_a_pages_pixels_and_sees_it_in_the_size_of_its_file(tmp_path: Path) -> None:
+    tiny_uvdoc.build(tmp_path)
+    config = load(settings=[f"paddleocr_vl.doc_unwarping_model_dir={tmp_path}", "layout.device=cpu"])
+    page, flat = unwarped_page.page(), load_unwarper(config).flat(unwarped_page.page())
+    assert (flat.shape, flat.dtype) == (page.shape, page.dtype)
+    assert (flat != page).mean() > 0.5
+    told = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(told | {"size": {"height": 356, "width": 244}}))
+    assert (load_unwarper(config).flat(page) != flat).any()

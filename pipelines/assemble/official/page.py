@@ -44,6 +44,7 @@ class OfficialPage:
     spotted: Spotted | None = None
     layout: bool = True  # False: the whole page was one question
     angle: int | None = None  # by which the page was set upright; None: nobody looked
+    unwarped: bool = False
     scored: bool = True  # False: the scores of the regions are not known
 
 
@@ -130,19 +131,20 @@ def model_settings(options: PaddleOcrVlConfig, layout: bool = True) -> dict[str,
 
 def pruned_result(page: OfficialPage, options: PaddleOcrVlConfig) -> dict[str, Any]:
     """`prunedResult` of the official API: the saved JSON without `input_path` and `page_index`."""
+    prepared = page.angle is not None or page.unwarped
     result: dict[str, Any] = {
         "page_count": None,
         "width": page.width,
         "height": page.height,
-        "model_settings": model_settings(options, page.layout) | {"use_doc_preprocessor": page.angle is not None},
+        "model_settings": model_settings(options, page.layout) | {"use_doc_preprocessor": prepared},
         "parsing_res_list": block_records(page, options),
     }
     if page.spotted is not None:
         polys = [[list(point) for point in quad] for quad in page.spotted.polys]
         result["spotting_res"] = {"rec_polys": polys, "rec_texts": list(page.spotted.texts)}
-    if page.angle is not None:
-        used = {"use_doc_orientation_classify": True, "use_doc_unwarping": False}
-        result["doc_preprocessor_res"] = {"model_settings": used, "angle": page.angle}
+    if prepared:
+        used = {"use_doc_orientation_classify": page.angle is not None, "use_doc_unwarping": page.unwarped}
+        result["doc_preprocessor_res"] = {"model_settings": used, "angle": -1 if page.angle is None else page.angle}
     if page.layout:
         boxes = detection_record(page.regions)
         for box in [] if page.scored else boxes:

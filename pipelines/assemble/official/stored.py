@@ -37,9 +37,9 @@ def stored_page(row: Row, options: PaddleOcrVlConfig | None = None) -> tuple[Off
         page = _as_read(row, blocks, options)
     if page is None:
         page = _from_blocks(row, blocks)
-        page.angle = row.get("turned")
+        page.angle, page.unwarped = row.get("turned"), bool(row.get("unwarped"))
         return page, images
-    page.angle = row.get("turned")
+    page.angle, page.unwarped = row.get("turned"), bool(row.get("unwarped"))
     shown = dict(_in_tables(page, blocks)) | images
     return page, {path: name for path, name in shown.items() if path in page.figures}
 
