@@ -11,6 +11,8 @@ import typer
 from jobs.common import Conf, Settings, guarded
 from pipelines.config import load
 from pipelines.errors import ExitCode
+from pipelines.observe.log import printable
+from pipelines.secrets import public
 
 
 def audit(
@@ -26,7 +28,7 @@ def audit(
     config = load(conf or [], settings or [])
     listing = None
     if source is not None:
-        listing = (info.uri for info in discover(source, config.source.storage_options, Counter()))
+        listing = (public(info.uri) for info in discover(source, config.source.storage_options, Counter()))
     result = run(output, listing, config.store.storage_options)
     states = " + ".join(f"{count} {state}" for state, count in result.states.items()) or "0"
     print(f"sources    {result.sources}")
@@ -34,7 +36,7 @@ def audit(
     print(f"pages      {result.pages} = {states} + {result.pending} pending")
     print(f"parts      {result.parts} live, {result.orphans} orphans (harmless)")
     for problem in result.problems:
-        print(f"PROBLEM    {problem}")
+        print(printable(f"PROBLEM    {problem}"))
     print("complete and intact" if result.ok else "NOT complete: run ingest again, then audit" if result.pending else "DAMAGED")
     sys.exit(ExitCode.OK if result.ok else ExitCode.AUDIT_FAILED)
 

@@ -14,6 +14,7 @@ import typer
 
 from pipelines.config import Config, load
 from pipelines.errors import PagemillError
+from pipelines.observe.log import printable
 from pipelines.paddlex_config import backend_file, pipeline_file
 
 Conf = Annotated[list[str] | None, typer.Option("--conf", help="YAML file over the defaults; may be given more than once")]
@@ -77,5 +78,5 @@ def run_app(app: typer.Typer) -> None:
     try:
         app()
     except PagemillError as error:
-        print(f"pagemill: {error.code}: {error}", file=sys.stderr)
+        print("\n".join(map(printable, f"pagemill: {error.code}: {error}".split("\n"))), file=sys.stderr)
         sys.exit(error.exit_code)

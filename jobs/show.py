@@ -29,7 +29,9 @@ def show(
     from rich.console import Console
     from rich.markdown import Markdown
 
-    Console().print(Markdown(text))
+    from pipelines.observe.log import without_controls
+
+    Console().print(Markdown(without_controls(text)))
 
 
 if __name__ == "__main__":

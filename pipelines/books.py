@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from pipelines.assemble.finalize import Finalizer
+from pipelines.observe.log import EventLog
 from pipelines.observe.summary import Failure, Summary
 from pipelines.schema import PageState, SpanReceipt
 from pipelines.source.planner import LivePage, Planned, Revision
 from pipelines.store.commit import Committer
 from pipelines.store.records import Record, record
+
+log = EventLog()
 
 _FINALIZERS = 2  # threads; a document's Markdown is one GET a part and one PUT
 
@@ -121,10 +124,13 @@ class Books:
         self._summary.committed(receipts, self._uris)
         stays = {(receipt.doc_id, page) for receipt in kept for page in receipt.pages}
         for receipt in receipts:
+            span = f"{receipt.pages[0] + 1}-{receipt.pages[-1] + 1}"
+            log.debug("span_committed", document=receipt.doc_id, span=span, pages=len(receipt.pages), attempt=receipt.attempt)
             messages = receipt.messages or ("",) * len(receipt.pages)
             for page, code, message in zip(receipt.pages, receipt.codes, messages, strict=True):
                 if code:
                     message += "; the earlier reading stays" * ((receipt.doc_id, page) in stays)
+                    log.info("page_failed", document=receipt.doc_id, span=span, page=page + 1, code=code, error=message)
                     self._summary.failed(Failure(self._uris.get(receipt.doc_id, ""), receipt.doc_id, page, code, message))
         if complete:
             self._due_callback(list(complete.values()))()
@@ -142,7 +148,9 @@ class Books:
         try:
             done = self._finalizer.finalize(revision)
             self._count(done)
-            self._summary.document_done(revision.doc_id, self._uris.get(revision.doc_id, ""), done["page_count"], done["state"])
+            uri = self._uris.get(revision.doc_id, "")
+            log.info("document_done", document=revision.doc_id, state=done["state"], pages=done["page_count"], uri=uri)
+            self._summary.document_done(revision.doc_id, uri, done["page_count"], done["state"])
             self._committer.add([done])
         except BaseException as error:  # kept for settle(): the revision stays open, the next run finds it
             self._error = error
@@ -160,6 +168,7 @@ class Books:
         if code and entry["kind"] in ("source", "document"):
             if entry["kind"] == "source":
                 self._summary.source_errors[code] += 1
+            log.info(f"{entry['kind']}_failed", document=entry.get("doc_id"), code=code, uri=entry.get("uri") or uri)
             failure = Failure(entry.get("uri") or uri, entry.get("doc_id"), None, code, entry.get("error_message") or "")
             self._summary.failed(failure)
 

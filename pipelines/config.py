@@ -1,7 +1,8 @@
 """Configuration: typed, validated once, before anything starts.
 
 `conf/base.yaml` holds every key with its default and is the only place of a default; the models below give the types.
-Invariant: an unknown key is an error that names the nearest known one; nothing reads an environment variable later on.
+Invariant: an unknown key is an error that names the nearest known one; nothing reads an environment variable later on; what
+may be secret is in no message and in nothing that is written down.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.config import JsonDict
 
 from pipelines.errors import ConfigError
+from pipelines.secrets import is_credential, public
 
 FINGERPRINTED: JsonDict = {"fingerprint": True}
+_MAYBE_SECRET = frozenset({"passwords", "storage_options", "engine_args"})  # keys whose values no message repeats
 
 
 class _Section(BaseModel):
@@ -198,6 +201,7 @@ class ObserveConfig(_Section):
     line_every_s: float = Field(gt=0)
     report_pages: int = Field(ge=0, le=200)
     log_level: Literal["debug", "info", "warning", "error"]
+    metrics_port: int | None = Field(ge=1, le=65535)
 
 
 class Config(_Section):
@@ -228,13 +232,22 @@ class Config(_Section):
         }
 
     def as_yaml(self) -> str:
-        """The whole configuration without secrets: passwords and storage options are shown as counts."""
+        """The whole configuration without secrets: of passwords their number, of storage options and of whatever an engine's
+        further arguments call a token or a key that they are set, of URIs what names the object."""
         shown = self.model_dump(mode="json")
         shown["source"]["passwords"] = [f"<{len(self.source.passwords)} passwords>"] if self.source.passwords else []
         for section in ("source", "store", "vllm"):
             options = shown[section]["storage_options"]
             shown[section]["storage_options"] = dict.fromkeys(options, "<set>")
-        return yaml.safe_dump(shown, sort_keys=False)
+        return yaml.safe_dump(_shown(shown), sort_keys=False)
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: "<set>" if is_credential(str(key)) and inner else _shown(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_shown(inner) for inner in value]
+    return public(value) if isinstance(value, str) else value
 
 
 def _keys() -> Iterator[tuple[str, str, Any]]:
@@ -261,7 +274,7 @@ def load(
     for origin, values in layers:
         _merge(merged, values, origin)
     for setting in settings:
-        _merge(merged, _parse_setting(setting), f"--set {setting}")
+        _merge(merged, _parse_setting(setting), f"--set {setting.partition('=')[0]}")
     try:
         config = Config.model_validate(merged)
         alone = config.layout.engine == "none"  # a page is one region
@@ -269,7 +282,8 @@ def load(
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"][:2])
-        raise ConfigError(f"{key}: {first['msg']} (got {first['input']!r}). Try: --set {key}=VALUE") from None
+        got = "" if key.partition(".")[2] in _MAYBE_SECRET else f" (got {first['input']!r})"
+        raise ConfigError(f"{key}: {first['msg']}{got}. Try: --set {key}=VALUE") from None
 
 
 def _read(file: str | Path) -> Mapping[str, Any]:
@@ -281,7 +295,9 @@ def _read(file: str | Path) -> Mapping[str, Any]:
         loaded = yaml.safe_load(text) or {}
     except FileNotFoundError:
         raise ConfigError(f"--conf {file}: no such file, and none of that name is shipped") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--conf {file}: {_where(error)}") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--conf {file}: {error}") from None
     if not isinstance(loaded, dict):
         raise ConfigError(f"--conf {file}: expected `section: {{key: value}}`, found {type(loaded).__name__}")
@@ -292,11 +308,18 @@ def _parse_setting(setting: str) -> Mapping[str, Any]:
     key, equals, value = setting.partition("=")
     section, dot, name = key.strip().partition(".")
     if not (equals and dot and name):
-        raise ConfigError(f"--set {setting}: expected section.key=value, e.g. --set raster.dpi=144")
+        raise ConfigError(f"--set {key}: expected section.key=value, e.g. --set raster.dpi=144")
     try:
         return {section: {name: yaml.safe_load(value)}}
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {setting}: {error}") from None
+        raise ConfigError(f"--set {key}: {_where(error)}") from None
+
+
+def _where(error: yaml.YAMLError) -> str:
+    """What is wrong and where; the library's own words repeat the line."""
+    mark = getattr(error, "problem_mark", None)
+    place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+    return f"not YAML: {getattr(error, 'problem', None) or type(error).__name__}{place}"
 
 
 def _merge(into: dict[str, Any], new: Mapping[str, Any], origin: str) -> None:

@@ -1,14 +1,17 @@
 """Every failure that pagemill can name, with a stable code, what it means for a retry, and how a process ends.
 
 Invariant: a failure is either the input's fault (`TerminalError`: trying again gives the same) or the world's
-(`TransientError`: trying again may help); nothing decides this by reading a message. `docs/errors.md` lists every code
-with what to do, and a test holds that list against this file.
+(`TransientError`: trying again may help); nothing decides this by reading a message. No message holds a credential of a URI
+or a header, whatever library it came from. `docs/errors.md` lists every code with what to do, and a test holds that list
+against this file.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
 from typing import ClassVar
+
+from pipelines.secrets import scrub
 
 
 class ExitCode(IntEnum):
@@ -33,6 +36,9 @@ class PagemillError(Exception):
     code: ClassVar[str] = "INTERNAL"
     transient: ClassVar[bool] = False
     exit_code: ClassVar[ExitCode] = ExitCode.BUG
+
+    def __init__(self, *words: object) -> None:
+        super().__init__(*(scrub(str(word)) for word in words))
 
     def __reduce__(self) -> tuple[type[PagemillError], tuple[str, ...]]:
         return type(self), tuple(str(a) for a in self.args)

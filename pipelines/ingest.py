@@ -6,7 +6,6 @@ Invariant: whatever happens after the claim, the run's end is reported and the c
 from __future__ import annotations
 
 import json
-import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -21,12 +20,14 @@ from pipelines.layout.detect import load_engine
 from pipelines.layout.orientation import Orientation
 from pipelines.layout.unwarp import unwarper_of
 from pipelines.layout.upright import upright_of
+from pipelines.observe.log import EventLog, configure
 from pipelines.observe.pages import pages_of_run
 from pipelines.observe.progress import Progress
 from pipelines.observe.summary import Summary
 from pipelines.output import new_run_id, open_existing, open_output
 from pipelines.pipeline import Plan, Run
 from pipelines.recognize.engines import Identity, identify
+from pipelines.secrets import public
 from pipelines.source.discovery import Discovery
 from pipelines.source.reprocess import Reprocess
 from pipelines.stages import Site
@@ -36,7 +37,7 @@ from pipelines.store.objects import ObjectStore
 from pipelines.store.reading import Output
 from pipelines.store.records import record
 
-log = logging.getLogger("pagemill")
+log = EventLog()
 
 
 Planning = Callable[[Site, Ledger, Summary], Plan]
@@ -109,14 +110,20 @@ def run_job(
     site = Site(config, output, new_run_id(), fingerprint(config, weights), reader)
     store = opening(output, config.store)
     ledger = Ledger(store, merge_every=config.store.merge_every)
-    summary = Summary(site.run_id, source, output, site.fingerprint, engines)
+    summary = Summary(site.run_id, public(source), public(output), site.fingerprint, engines)
     ledger.claim(site.run_id, config.claim.stale_after_s, config.claim.beat_s, take_over)
+    configure(config.observe.log_level, site.run_id)
+    log.info("run_started", source=summary.source, output=summary.output, fingerprint=site.fingerprint)
     try:
         run = Run(site, plan(site, ledger, summary), store, ledger, summary)
-        begun = {"status": "running", "source": source, "request": summary.request}
+        begun = {"status": "running", "source": summary.source, "request": summary.request}
         ledger.append([record("run", run_id=site.run_id, summary=json.dumps(begun))])
         exit_code = _execute(run, summary, config, inline)
         report = _report(summary, exit_code, store, ledger, config)
+        log.info(
+            "run_ended", status=summary.status, exit=exit_code.name, pages=summary.pages_done, failed=summary.pages["failed"],
+            pending=summary.pending, seconds=summary.elapsed(),
+        )  # fmt: skip
     finally:
         _release(ledger)
     return Ended(summary, exit_code, report)
@@ -188,7 +195,7 @@ def _report(summary: Summary, exit_code: ExitCode, store: ObjectStore, ledger: L
         ledger.append([record("run", run_id=summary.run_id, summary=json.dumps(shown))])
         return keys
     except PagemillError as error:
-        log.warning("report_failed error=%s", error)
+        log.warning("report_failed", error=error)
         return {}
 
 
@@ -196,7 +203,7 @@ def _release(ledger: Ledger) -> None:
     try:
         ledger.release()
     except PagemillError as error:
-        log.warning("release_failed error=%s", error)  # the claim goes stale by itself
+        log.warning("release_failed", error=error)  # the claim goes stale by itself
     ledger.close()
 
 
@@ -210,7 +217,7 @@ def _draining(run: Run) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         if run.drained:
             raise KeyboardInterrupt
-        log.warning("draining signal=%s", signal.Signals(number).name)
+        log.warning("draining", signal=signal.Signals(number).name)
         run.drain()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

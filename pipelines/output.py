@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import time
 
@@ -21,6 +22,11 @@ MARK = "pagemill.json"
 def new_run_id() -> str:
     """Ordered by time to the second, unique beyond: 20261124T170301Z-5f2a1c."""
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+def is_run_id(text: str) -> bool:
+    """Whether it may stand in the name of a file: of a ledger that somebody made up, it need not."""
+    return re.fullmatch(r"[\w.-]{1,100}", text, re.ASCII) is not None and not text.startswith(".")
 
 
 def open_store(output: str, config: StoreConfig) -> ObjectStore:

@@ -12,7 +12,6 @@ the run (a dead graph, a signal, a foreign claim) leaves nothing that the next r
 from __future__ import annotations
 
 import dataclasses
-import logging
 import threading
 import time
 from collections import deque
@@ -23,6 +22,7 @@ from pipelines.books import Books
 from pipelines.cluster.feed import Feed
 from pipelines.cluster.pools import Pool, alone, blocks_ahead, plan_pools, private_store_mib
 from pipelines.errors import ClusterLost, ConfigError, EngineUnavailable, StoreUnavailable, by_code
+from pipelines.observe.log import EventLog
 from pipelines.observe.summary import Summary
 from pipelines.recognize.engines import wait_until_ready
 from pipelines.schema import PageError, Span
@@ -35,7 +35,7 @@ from pipelines.store.parts import PartWriter
 from pipelines.store.state import copies
 from pipelines.supply import Supply
 
-log = logging.getLogger("pagemill")
+log = EventLog()
 
 _MOST_BARREN = 5  # a poison page alone accounts for two: the graph that it ended, and the one in which it ran apart
 
@@ -121,10 +121,12 @@ class Run:
             chain.close()
 
     def _read_through_ray(self) -> None:
+        from pipelines.cluster.metrics import Exporter
         from pipelines.cluster.session import Session
 
         config = self._site.config
-        with Session(config.ray, private_store_mib(config)) as session:
+        session = Session(config.ray, private_store_mib(config), config.observe.metrics_port)
+        with session, Exporter(self._summary):
             self._summary.workers = session.workers
             pools = plan_pools(config, session.cpus, session.gpus, session.workers)
             suspects: list[Span] = []
@@ -145,13 +147,14 @@ class Run:
         self._summary.graphs += 1
         self._barren += 1
         started, held = time.monotonic(), dict[str, float]()
+        self._summary.graph_started({pool.name: pool.size for pool in pools}, held)
         try:
             for outcome in run_graph(self._site, feed.folder, pools, held, retries=retries):
                 self._barren = 0
                 self._received(outcome, feed)
                 self._raise_fatal()
         except GraphDied as died:  # its pages are named by feed.outstanding(); they run apart
-            log.warning("graph_died cause=%s", died)
+            log.warning("graph_died", graph=self._summary.graphs, cause=died)
         finally:
             feed.end()
             feeding.join()

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipelines.secrets import scrub
+
 if TYPE_CHECKING:
     from pipelines.recognize.base import Answer, Crop
 
@@ -159,9 +161,14 @@ class Figure:
 
 @dataclass(slots=True, frozen=True)
 class PageError:
+    """Why a page failed; its words hold no credential, whoever said them."""
+
     code: str
     stage: str
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", scrub(self.message))
 
 
 @dataclass(slots=True)

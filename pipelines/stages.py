@@ -18,12 +18,15 @@ from pathlib import Path
 
 from pipelines.config import Config
 from pipelines.errors import EngineGone, PagemillError, as_named
+from pipelines.observe.log import EventLog, configure
 from pipelines.observe.quality import Quality, certainty, quality_of
 from pipelines.recognize.engines import Identity, form_of, is_vision, load_vision
 from pipelines.schema import PageError, PageWork, RasterPage, Span, SpanReceipt, SpanWork
 from pipelines.source.cache import DocumentCache
 from pipelines.store.objects import ObjectStore
 from pipelines.store.parts import PartWriter
+
+log = EventLog()
 
 Works = list[SpanWork]
 FETCH = "fetch"  # the stage that an error names when a document's bytes could not be had
@@ -90,6 +93,7 @@ class Chain:
             site.output, site.config.store.storage_options, site.config.store.retries, site.config.store.timeout_s
         )
         self._counted: Counter[str] = Counter()
+        configure(site.config.observe.log_level, site.run_id)  # in an actor its lines go into Ray's files of that worker
         source = site.config.source
         self._cache = DocumentCache(Path(source.cache_dir) if source.cache_dir else None, source.cache_gib)
         makers: dict[str, Callable[[Site], Callable[[Works], Works]]] = {
@@ -143,9 +147,12 @@ class Chain:
             outcome.receipts = self._writer.write(works)
             _observe(outcome, works)
             outcome.seconds["write"] = time.perf_counter() - started
+            spans = [f"{work.span.doc_id[:12]}:{work.span.pages[0] + 1}-{work.span.pages[-1] + 1}" for work in works]
+            log.debug("block_read", spans=",".join(spans), part=outcome.receipts[0].part, **outcome.seconds)
         except EngineGone:
             raise  # this process cannot read any more
         except Exception as error:  # the driver runs these spans again, apart, and names the error if it stays
+            log.warning("block_lost", spans=len(works), error=error)
             outcome.lost += [Lost(work.span, named_error(error)) for work in works]
         finally:
             outcome.requests += self.requests()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from pipelines.ingest import Ended, ingest
 from tests.s3server import KEYS, S3, serving
 
 ROOT = Path(__file__).parent.parent
+Call = Callable[..., tuple[int, str]]
 
 os.environ.update(KEYS)  # of the S3 server that tests start; botocore would look elsewhere for real ones
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # one machine, one user: drivers attach to the session's cluster
@@ -79,6 +80,26 @@ class Driver:
 @pytest.fixture
 def driver(ray_address: str, tmp_path: Path) -> Driver:
     return Driver(ray_address, tmp_path / "cache")
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs `pagemill ...` in this process: exit code, and what it printed."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        from jobs.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["pagemill", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return run
 
 
 def inline_config(output: Path | str, **settings: object) -> Config:

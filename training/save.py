@@ -45,7 +45,7 @@ def load_model(folder: Path) -> Any:
     config = PaddleOCRVLConfig.from_pretrained(folder)
     if json.loads((folder / "config.json").read_text("utf-8")).get("tie_word_embeddings") is False:
         config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
-    return PaddleOCRVLForConditionalGeneration.from_pretrained(folder, config=config, dtype=torch.float32)
+    return PaddleOCRVLForConditionalGeneration.from_pretrained(folder, config=config, dtype=torch.float32, use_safetensors=True)
 
 
 def save_weights(model: Any, folder: Path, dtype: str) -> None:

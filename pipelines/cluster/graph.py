@@ -25,12 +25,14 @@ from ray.data.block import BlockMetadata
 
 from pipelines.cluster.feed import PLAN, decode_spans, read_feed
 from pipelines.cluster.pools import Pool, object_store_mib
-from pipelines.cluster.ray_private import watch_backpressure
+from pipelines.cluster.ray_private import read_no_pickles, watch_backpressure
 from pipelines.config import Config
 from pipelines.errors import ConfigError, EngineGone, EngineUnavailable, PagemillError
 from pipelines.schema import SpanWork
 from pipelines.stages import Chain, Lost, Outcome, Site, begin, named_error, stage_names
 from pipelines.store.objects import ObjectStore
+
+read_no_pickles()  # in workers too, which begin with this file
 
 
 class GraphDied(Exception):
@@ -218,7 +220,7 @@ def run_graph(
     """Runs what the feed in `folder` yields, until it ends; outcomes come in completion order.
 
     Args:
-        held: grows, when the graph ends, by the seconds during which each pool was held back by what follows it.
+        held: filled, while the graph runs, with the seconds during which each pool was held back by what follows it.
 
     Raises:
         GraphDied
@@ -251,6 +253,7 @@ def run_graph(
         )
     try:
         for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            held.update({pools[number].name: seconds for number, seconds in list(held_by_number.items())})
             yield decode(batch)
     except (
         ray.exceptions.RayError,

@@ -1,7 +1,7 @@
 """What pagemill uses of Ray's private API, which may change with any minor version: hence `ray==2.60.*`.
 
-Invariant: nothing here decides what is read or committed; without it a run would give the same pages, a worse report, and
-a signal during start-up would end it at once.
+Invariant: nothing here decides what is read or committed; without it a run would give the same pages, a worse report, a
+signal during start-up would end it at once, and a hostile Parquet file could run code.
 """
 
 from __future__ import annotations
@@ -11,13 +11,26 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import pyarrow as pa
 import ray._private.services
 import ray._private.utils
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+_PICKLED = "ray.data.arrow_pickled_object"
+
+
+def read_no_pickles() -> None:
+    """Takes Ray Data's column of pickled Python objects out of Arrow's registry, for this process.
+
+    With it in place, any Parquet file that calls a column so has Python of its choice run by whoever reads it (seen in 2.60
+    with a manifest of URIs). No block of ours has such a column; without the name it is a column of bytes.
+    """
+    with suppress(pa.ArrowKeyError):  # it is out already
+        pa.unregister_extension_type(_PICKLED)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -22,22 +23,31 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a Futur
 import ray
 import ray.data  # configures its logger when it is imported
 
-from pipelines.cluster.ray_private import own_signals, without_dashboard_process
+from pipelines.cluster.metrics import port_option
+from pipelines.cluster.ray_private import own_signals, read_no_pickles, without_dashboard_process
 from pipelines.config import RayConfig
 from pipelines.errors import ConfigError
 
+read_no_pickles()
 _MIB = 1 << 20
+_ANSWER_S = 10.0
+_TASK_S = 180.0  # for the first worker of a loaded machine
 
 
 class Session:
     """Context manager; `workers` is the number of reader actors that the cluster gives room for."""
 
-    def __init__(self, config: RayConfig, object_store_mib: int | None) -> None:
+    def __init__(self, config: RayConfig, object_store_mib: int | None, metrics_port: int | None = None) -> None:
         """
         Args:
             object_store_mib: of a private cluster; None: Ray's own default, a share of the machine's memory.
+            metrics_port: where a private cluster shows its metrics; None: where Ray likes.
+
+        Raises:
+            ConfigError: no metrics can be shown here.
         """
         self._config = config
+        self._metrics = port_option(metrics_port)
         self._object_store_mib = object_store_mib
         self.cpus, self.gpus = 1, 0  # of the cluster
         self.workers = config.workers or os.cpu_count() or 1
@@ -59,7 +69,10 @@ class Session:
     def _start(self) -> None:
         address = self._config.address
         # one CPU more than readers: a task-pool stage that finds none waits for ever (ray.md section 4)
-        local: dict[str, object] = {} if address else {"num_cpus": self.workers + 1, "include_dashboard": False}
+        alone: dict[str, object] = {"num_cpus": self.workers + 1, "include_dashboard": False, **self._metrics}
+        local = {} if address else alone
+        if address:
+            _check_listens(address)
         if not address and self._object_store_mib is not None:
             local["object_store_memory"] = self._object_store_mib * _MIB
         for attempt in range(1, self._config.startup_tries + 1):
@@ -78,6 +91,21 @@ class Session:
         with self._diverted:
             if self._ours:
                 ray.shutdown()
+
+
+def _check_listens(address: str) -> None:
+    """Ray itself tries for some ten minutes (20 times 35 s) before it says that nothing is there.
+
+    Raises:
+        ConfigError
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        return  # `auto`, `local`: Ray knows where
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except OSError as error:
+        raise ConfigError(f"ray.address={address}: {error}. Start a head there, or --set ray.address=null") from None
 
 
 def _quiet() -> None:
@@ -104,7 +132,7 @@ def _native_stderr_in_file() -> Iterator[None]:
     sys.stderr.flush()
     before, terminal = sys.stderr, os.dup(2)
     path = os.path.join(tempfile.gettempdir(), f"pagemill-ray-{os.getuid()}.log")
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     os.dup2(log, 2)
     os.close(log)
     sys.stderr = os.fdopen(terminal, "w", buffering=1)
@@ -135,10 +163,18 @@ def check_cluster(config: RayConfig) -> str:
     """Starts or joins a cluster as a run would and has it do one task; what it is made of.
 
     Raises:
-        ConfigError: nothing answers at `ray.address`. Others: Ray's own.
+        ConfigError: nothing answers at `ray.address`, or its workers have another pagemill. Others: Ray's own.
     """
+
+    def here() -> str:
+        from importlib import metadata
+
+        return metadata.version("pagemill")
+
     with Session(config, config.object_store_mib):
-        ray.get(ray.remote(num_cpus=0)(os.getpid).remote(), timeout=60)
+        theirs, ours = ray.get(ray.remote(num_cpus=0)(here).remote(), timeout=_TASK_S), here()
+        if theirs != ours:
+            raise ConfigError(f"the cluster's workers have pagemill {theirs}, this driver {ours}: install the same on every node")
         found = ray.cluster_resources()
         place = "a private cluster" if config.address is None else config.address
         return f"{place} runs tasks: {found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs, {len(ray.nodes())} nodes"

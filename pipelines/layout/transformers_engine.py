@@ -78,7 +78,12 @@ class _Model:
         self._torch = torch
         self.device = _device(config)
         self._dtype = getattr(torch, config.dtype)
-        network = transformers.AutoModelForObjectDetection.from_pretrained(checkpoint.folder, local_files_only=True)
+        network = transformers.AutoModelForObjectDetection.from_pretrained(
+            checkpoint.folder,
+            local_files_only=True,
+            use_safetensors=True,  # never a pickle
+            trust_remote_code=False,
+        )
         self._network = network.to(self.device, self._dtype).eval()
         self._mean = torch.tensor(checkpoint.mean, device=self.device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(checkpoint.std, device=self.device).view(1, 3, 1, 1) * 255
@@ -156,7 +161,7 @@ class TransformersUnwarper:
     @cached_property
     def _network(self) -> Any:
         _, transformers = _libraries()
-        network = transformers.AutoModel.from_pretrained(self._folder, local_files_only=True)
+        network = transformers.AutoModel.from_pretrained(self._folder, local_files_only=True, use_safetensors=True)
         return network.to(_device(self._config)).eval()
 
     def flat(self, pixels: Pixels) -> Pixels:

@@ -25,6 +25,9 @@ class Quality:
     characters: Counter[str] = field(default_factory=Counter)  # characters by source
     flags: Counter[str] = field(default_factory=Counter)  # pages by flag
     block_errors: Counter[str] = field(default_factory=Counter)  # blocks by error code
+    crops: int = 0  # blocks that a vision-language model answered for
+    tokens: int = 0  # its output tokens, all tries together
+    tokens_saved: int = 0
     confidence: list[int] = field(default_factory=lambda: [0] * BINS)
     agreement: list[int] = field(default_factory=lambda: [0] * BINS)
 
@@ -34,6 +37,10 @@ class Quality:
             self.labels[block.label] += 1
             self.sources[block.source] += 1
             self.characters[block.source] += len(block.content)
+            if block.tokens is not None:
+                self.crops += 1
+                self.tokens += block.tokens
+                self.tokens_saved += block.tokens_saved or 0
             if block.error_code:
                 self.block_errors[block.error_code] += 1
             if block.confidence is not None:
@@ -44,14 +51,16 @@ class Quality:
     def merge(self, other: Quality) -> None:
         for name in ("labels", "sources", "characters", "flags", "block_errors"):
             getattr(self, name).update(getattr(other, name))
+        for name in ("crops", "tokens", "tokens_saved"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("confidence", "agreement"):
             mine, theirs = getattr(self, name), getattr(other, name)
             mine[:] = [a + b for a, b in zip(mine, theirs, strict=True)]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready: `{"labels": {...}, ..., "confidence": [20 counts], "agreement": [20 counts]}`."""
+        """JSON-ready: `{"labels": {...}, ..., "tokens": 0, "confidence": [20 counts], "agreement": [20 counts]}`."""
         return {
-            name: dict(value) if isinstance(value, Counter) else list(value)
+            name: dict(value) if isinstance(value, Counter) else list(value) if isinstance(value, list) else value
             for name in self.__slots__
             for value in [getattr(self, name)]
         }

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipelines.errors import ExitCode
 from pipelines.observe.html import render
+from pipelines.observe.log import printable
 from pipelines.observe.pages import ShownPage
 from pipelines.observe.summary import Summary
 from pipelines.store.objects import ObjectStore
@@ -71,4 +72,5 @@ def _counted(counts: dict[str, int], noun: str) -> str:
 def _failure_line(failure: dict[str, Any]) -> str:
     page = "" if failure["page_index"] is None else f" page {failure['page_index'] + 1}"
     name = failure["uri"] or (failure["doc_id"] or "")[:12]
-    return f"  {failure['code']}  {name}{page}  {failure['message'].splitlines()[0] if failure['message'] else ''}".rstrip()
+    words = failure["message"].splitlines()[0] if failure["message"] else ""
+    return printable(f"  {failure['code']}  {name}{page}  {words}").rstrip()

@@ -54,6 +54,13 @@ class Pool:
         return {name: round(seconds / self.present, 4) if self.present else 0.0 for name, seconds in spent.items()}
 
 
+@dataclass(slots=True, frozen=True)
+class _Graph:
+    pools: dict[str, int]  # names and sizes
+    held: Mapping[str, float]
+    since: float  # time.monotonic()
+
+
 @dataclass
 class Summary:
     """Counters of one run. All methods may be called from any thread."""
@@ -90,6 +97,7 @@ class Summary:
     quality: Quality = field(default_factory=Quality)  # of every block that was read
     sampler: Sampler = field(default_factory=Sampler, repr=False)  # pages that the report may show
     _documents_slowest: list[tuple[float, str, str, int, str]] = field(default_factory=list, repr=False)  # a heap
+    _running: _Graph | None = field(default=None, repr=False)
     _document_seconds: Counter[str] = field(default_factory=Counter, repr=False)  # of documents under way
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -136,6 +144,16 @@ class Summary:
             seconds = self._document_seconds.pop(doc_id, 0)
             _keep(self._documents_slowest, (round(float(seconds), 3), doc_id, uri, pages, state))
 
+    def graph_started(self, pools: Mapping[str, int], held: Mapping[str, float]) -> None:
+        """A graph runs from now on.
+
+        Args:
+            pools: their names, in order, with the number of their actors.
+            held: by pool, the seconds for which Ray has held it back so far; grows while the graph runs.
+        """
+        with self._lock:
+            self._running = _Graph(dict(pools), held, time.monotonic())
+
     def graph_ended(self, pools: Mapping[str, int], seconds: float, held: Mapping[str, float]) -> None:
         """Adds the time for which a graph's pools were there.
 
@@ -144,6 +162,7 @@ class Summary:
             held: by pool, the seconds for which Ray held it back.
         """
         with self._lock:
+            self._running = None
             self.pools = {name: self.pools.get(name) or Pool() for name in (*pools, *self.pools)}  # in the order of the flow
             for name, workers in pools.items():
                 pool = self.pools[name]
@@ -162,6 +181,17 @@ class Summary:
             else:
                 self.failures_left_out += 1
 
+    def _pools_now(self) -> dict[str, Pool]:
+        """Of the graphs that ended, and of the one that runs."""
+        if self._running is None:
+            return self.pools
+        seconds, graph = time.monotonic() - self._running.since, self._running
+        now = {}
+        for name in dict.fromkeys((*graph.pools, *self.pools)):
+            pool, size = self.pools.get(name) or Pool(), graph.pools.get(name, 0)
+            now[name] = Pool(pool.present + size * seconds, pool.idle, pool.held + size * graph.held.get(name, 0.0))
+        return now
+
     def _pool(self, name: str, pool: Pool) -> dict[str, Any]:
         busy = {stage: float(self.stage_seconds[stage]) for stage in name.split(", ") if stage in self.stage_seconds}
         return {"stages": name.split(", "), "worker_seconds": round(pool.present, 3), "shares": pool.shares(busy)}
@@ -171,9 +201,10 @@ class Summary:
         with self._lock:
             shown = {name: value for name, value in vars(self).items() if not name.startswith("_") and name != "sampler"}
             shown = {name: dict(value) if isinstance(value, Counter) else value for name, value in shown.items()}
-            shown["pools"] = [self._pool(name, pool) for name, pool in self.pools.items()]
-            blocked = sum(min(pool.idle, pool.held) for pool in self.pools.values())
-            idle = sum(pool.idle for pool in self.pools.values())
+            pools = self._pools_now()
+            shown["pools"] = [self._pool(name, pool) for name, pool in pools.items()]
+            blocked = sum(min(pool.idle, pool.held) for pool in pools.values())
+            idle = sum(pool.idle for pool in pools.values())
             shown["idle"] = {"starved": round(idle - blocked, 3), "blocked": round(blocked, 3)}
             shown["failures"] = [failure.as_dict() for failure in self.failures]
             shown["quality"] = self.quality.as_dict()

@@ -22,11 +22,12 @@ from typing import Any
 import yaml
 
 from pipelines.config import Config
+from pipelines.observe.log import EventLog
 from pipelines.recognize.constants import differences, worst
 from pipelines.recognize.model_dir import default_cache, weights_hash
 from pipelines.recognize.vllm_compare import Comparison
 
-log = logging.getLogger("pagemill")
+log = EventLog()
 
 Compare = Callable[[Path, Config, Path], None]  # model, configuration, file for the result; raises CalledProcessError
 
@@ -46,7 +47,7 @@ def reason_for_upstream(model: Path, config: Config, cache: Path | None = None, 
         return None
     found = differences(model)
     for difference in found:
-        log.log(logging.INFO if difference.effect == "used" else logging.WARNING, "model_constant %s", difference)
+        log.log(logging.INFO if difference.effect == "used" else logging.WARNING, "model_constant", found=difference)
     if worst(found) != "used":
         return "constants of the checkpoint: " + "; ".join(f"{d.name} is {d.found!r}" for d in found if d.effect != "used")
     if not config.vllm.verify:
@@ -64,16 +65,16 @@ def _remembered(model: Path, config: Config, cache: Path, compare: Compare) -> C
     with known.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the engines of a node start together: one compares, the others wait
         if not known.is_file():
-            log.warning("first sight of these weights: comparing the packed path with upstream's (a minute, once per node)")
+            log.warning("first_sight", doing="comparing the packed path with upstream's: a minute, once per node")
             partial = known.with_suffix(".partial")
             try:
                 compare(model, config, partial)
                 partial.rename(known)
             except (subprocess.SubprocessError, OSError) as error:
-                log.warning("verify-model did not finish: %s", _words(error))
+                log.warning("first_sight_unfinished", error=_words(error))
                 return None
         found = Comparison.of(json.loads(known.read_text("utf-8")))
-    log.info("weights_verified equal=%d crops=%d features=%s", found.equal, found.crops, found.embeddings)
+    log.info("weights_verified", equal=found.equal, crops=found.crops, features=found.embeddings)
     return found
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from pipelines.errors import ConfigError, EngineUnavailable, OutputUnwritable, SourceUnreachable, SourceUnreadable
 from pipelines.source.remote import ObjectInfo, RemoteSource
+from pipelines.store.filesystem import private_folder
 
 _NEEDED = ("config.json", "preprocessor_config.json", "tokenizer_config.json")
 _MEANING = (".safetensors", ".json", ".jinja", ".model", ".txt", ".bin")  # what can change an answer; README, images do not
@@ -77,7 +78,7 @@ def weights_bytes(directory: Path) -> int:
 
 
 def default_cache() -> Path:
-    return Path(tempfile.gettempdir()) / f"pagemill-models-{os.getuid()}"
+    return private_folder(Path(tempfile.gettempdir()) / f"pagemill-models-{os.getuid()}")
 
 
 def _identity(path: Path) -> tuple[int, int, int, int]:
@@ -121,6 +122,8 @@ def _below(source: RemoteSource, root: str) -> Iterator[tuple[str, ObjectInfo]]:
             folders += page.folders
             for info in page.objects:
                 name = info.uri.partition("://")[2].lstrip("/").removeprefix(root.lstrip("/"))
+                if ".." in name.split("/") or name.startswith("/"):
+                    raise ConfigError(f"{info.uri}: no file of a model: its name leads out of the folder")
                 if name and not name.endswith("/"):
                     yield name, info
 

@@ -26,6 +26,7 @@ from pipelines.errors import CropTimeout, EngineFailed, EngineGone, EngineUnavai
 from pipelines.recognize.base import Answer, Crop
 from pipelines.recognize.loops import LoopRule, LoopWatch
 from pipelines.recognize.pack import target_size
+from pipelines.secrets import hidden
 
 _BACKOFF_S = 1.0
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})  # worth another try
@@ -92,13 +93,13 @@ class OpenAiEngine:
         usage: dict[str, Any] = {}
         async with session.post(f"{self._server.url.rstrip('/')}/chat/completions", json=body) as response:
             if response.status != 200:
-                raise _Refused(response.status, (await response.text())[:500])
+                raise _Refused(response.status, self._words(await response.text()))
             async for line in response.content:
                 if not line.startswith(b"data:") or line.strip() == b"data: [DONE]":
                     continue
                 event = json.loads(line[5:])
                 if "error" in event:
-                    raise _Refused(int(event["error"].get("code") or 500), str(event["error"].get("message"))[:500])
+                    raise _Refused(int(event["error"].get("code") or 500), self._words(str(event["error"].get("message"))))
                 usage = event.get("usage") or usage
                 for choice in event.get("choices", ()):
                     piece = choice.get("delta", {}).get("content") or ""
@@ -115,6 +116,10 @@ class OpenAiEngine:
             return Answer(text, "error", tokens=tokens, error_code=EngineFailed.code, error_message=message)
         saved = max(0, crop.sampling.max_tokens - tokens) if reason == "repetition" else 0
         return Answer(text, reason, int(usage.get("prompt_tokens") or 0), tokens, saved)
+
+    def _words(self, said: str) -> str:
+        """What a server says of an error; some repeat the key that they were given."""
+        return hidden(said, os.environ.get(self._server.api_key_env))[:500]
 
     def _body(self, crop: Crop) -> dict[str, Any]:
         picture = crop.encoded or encoded(crop, self._server)

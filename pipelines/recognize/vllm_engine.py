@@ -11,7 +11,6 @@ import asyncio
 import dataclasses
 import itertools
 import json
-import logging
 import math
 import os
 import time
@@ -21,6 +20,7 @@ from typing import Any
 
 from pipelines.config import Config, VllmConfig
 from pipelines.errors import ConfigError, CropTimeout, EngineFailed, EngineGone, EngineUnavailable, UnusableCrop
+from pipelines.observe.log import EventLog
 from pipelines.recognize import gpu_memory
 from pipelines.recognize.admission import Admission
 from pipelines.recognize.base import Answer, Crop, Packed, Sampling, Task
@@ -30,7 +30,7 @@ from pipelines.recognize.loops import LoopRule, LoopWatch
 from pipelines.recognize.model_dir import locate, weights_bytes
 from pipelines.recognize.orphans import announce
 
-log = logging.getLogger("pagemill")
+log = EventLog()
 
 _HUNG_AFTER = 8  # crops past their deadline in a row, without any answer between them
 _SPOTTING_PIXELS = 1_605_632  # of the task `spotting`, whatever is configured
@@ -292,7 +292,7 @@ def _started(config: VllmConfig, arguments: dict[str, Any], weights: int) -> Any
             engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         except Exception as error:  # whatever it is: the engine does not run, and vLLM has said why above
             raise EngineUnavailable(f"vLLM did not start: {type(error).__name__}: {error}") from error
-        log.info("engine_started seconds=%.1f model=%s", time.monotonic() - began, arguments["model"])
+        log.info("engine_started", seconds=time.monotonic() - began, model=arguments["model"])
         return engine
 
     if not current_platform.is_cuda_alike():

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
-import logging
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from vllm.model_executor.models.siglip import SiglipMLP
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.transformers_utils.processor import cached_image_processor_from_config
 
+from pipelines.observe.log import EventLog
 from pipelines.recognize import tower_plain
 from pipelines.recognize.orphans import end_with_owner
 from pipelines.recognize.pack import PatchFormat, byte_table
@@ -47,7 +47,7 @@ _MIRRORED = (
 )  # fmt: skip
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 4e-2}  # of the difference's norm, see `disagreement`
 
-log = logging.getLogger("pagemill")
+log = EventLog()
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -167,4 +167,4 @@ def _bare(source: str) -> str:
 
 
 def _say(reason: str) -> None:
-    log.warning("the packed vision tower is off, vLLM's own runs instead (several times slower): %s", reason)
+    log.warning("packed_tower_off", instead="vLLM's own runs, several times slower", reason=reason)

@@ -1,7 +1,8 @@
 """A node's documents, by content: fetched once, shared by its processes, bounded.
 
-Invariant: a file under its digest holds exactly those bytes (it takes its name only when whole and hashed); a document
-that a process works on is held by a shared lock and never evicted; what a killed process left behind is cleaned up.
+Invariant: a file under its digest holds exactly those bytes (it takes its name only when whole and hashed, in a folder that
+nobody else can write to); a document that a process works on is held by a shared lock and never evicted; what a killed process
+left behind is cleaned up. Only a digest is a name here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -23,11 +25,13 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import SourceChanged, SourceUnreadable
+from pipelines.errors import DamagedOutput, SourceChanged, SourceUnreadable
 from pipelines.source.listing import bucket_of, is_remote, local_path
 from pipelines.source.remote import RemoteSource
+from pipelines.store.filesystem import private_folder
 
 _PARTIAL = ".partial-"
+_DIGEST = re.compile("[0-9a-f]{64}")
 _YOUNG_S = 60.0  # a partial file is begun before it is locked; its transfer touches it all the time
 _EVICT_EVERY = 64  # fetches between two looks at the size
 
@@ -47,8 +51,11 @@ class DocumentCache:
     """
 
     def __init__(self, directory: Path | None, limit_gib: float) -> None:
-        self._directory = directory or Path(tempfile.gettempdir()) / f"pagemill-cache-{os.getuid()}"
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if directory is None:
+            directory = private_folder(Path(tempfile.gettempdir()) / f"pagemill-cache-{os.getuid()}")
+        else:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory = directory
         self._limit = int(limit_gib * (1 << 30))
         self._fetched = 0
         self._lock = threading.Lock()
@@ -108,7 +115,7 @@ class DocumentCache:
 
     def budget_path(self, doc_id: str, reading: int = 1) -> Path:
         """Where the document's allowance of deadlines on this node is counted."""
-        return self._directory / doc_id[:2] / (f"{doc_id}.budget" if reading == 1 else f"{doc_id}.{reading}.budget")
+        return self._path(doc_id).with_suffix(".budget" if reading == 1 else f".{reading}.budget")
 
     def evict(self) -> None:
         """Removes the least recently used documents beyond the limit, and what dead processes left."""
@@ -130,6 +137,8 @@ class DocumentCache:
                 total -= size
 
     def _path(self, doc_id: str) -> Path:
+        if not _DIGEST.fullmatch(doc_id):
+            raise DamagedOutput(f"{doc_id!r} is no document's id")  # of a ledger that somebody made up
         return self._directory / doc_id[:2] / doc_id
 
     @contextmanager

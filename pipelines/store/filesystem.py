@@ -10,13 +10,18 @@ import errno
 import os
 import random
 import secrets
+import stat
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines.errors import ConfigError, StoreUnavailable
+from pipelines.observe.log import EventLog
+
+log = EventLog()
 
 T = TypeVar("T")
 
@@ -56,6 +61,7 @@ class Counting:
                 if attempt == self._retries:
                     raise StoreUnavailable(f"{what}: {type(error).__name__}: {error} (after {attempt + 1} tries)") from error
                 self.count("retried")
+                log.info("request_retried", kind=kind, key=what, attempt=attempt + 1, error=f"{type(error).__name__}: {error}")
                 time.sleep(wait * random.uniform(0.5, 1.0))
                 wait = min(wait * 2, _LONGEST_WAIT_S)
         raise AssertionError("unreachable")
@@ -85,6 +91,19 @@ def open_filesystem(uri: str, options: Mapping[str, Any], timeout_s: float) -> t
     if hasattr(filesystem, "retries"):
         filesystem.retries = 1  # s3fs has a loop of its own
     return filesystem, path.rstrip("/")
+
+
+def private_folder(folder: Path) -> Path:
+    """Makes a folder of this user's alone, in a place that others may write to (the temporary directory).
+
+    Raises:
+        ConfigError: somebody else made it, or may write to it: what is in it cannot be believed.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise ConfigError(f"{folder} is not this user's alone; remove it, or point TMPDIR elsewhere")
+    return folder
 
 
 def write_local(path: str, data: bytes, publish: Callable[[str, str], None]) -> None:

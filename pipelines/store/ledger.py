@@ -8,7 +8,6 @@ ours is there; a commit that was never acknowledged is there whole or not at all
 from __future__ import annotations
 
 import io
-import logging
 import secrets
 import tempfile
 import threading
@@ -24,12 +23,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.errors import DamagedOutput, Fenced, PagemillError, StoreUnavailable
+from pipelines.observe.log import EventLog
 from pipelines.store.claim import is_gone, this_driver
 from pipelines.store.objects import ObjectStore
 from pipelines.store.records import RECORDS, Record, record
 from pipelines.store.segments import Segment, commit_key, encode, merge, newest_checkpoint
 
-log = logging.getLogger("pagemill.ledger")
+log = EventLog()
 
 # all that the fence asks for: a segment of millions of records is opened in a fraction of the time that all columns take
 _OF_CLAIMS = ["number", "kind", "claim", "at", "run_id", "host", "boot_id", "pid_namespace", "pid", "process_start"]
@@ -175,7 +175,7 @@ class Ledger:
         try:
             merge(self._store, self._folder, number, self._merge_every)
         except (PagemillError, OSError, pa.ArrowInvalid) as error:
-            log.warning("merge_failed number=%d error=%s", number, error)  # the commits themselves are there
+            log.warning("merge_failed", number=number, error=error)  # the commits themselves are there
 
     # -- the fence -----------------------------------------------------------------------------------------------------
 
@@ -244,7 +244,7 @@ class Ledger:
             try:
                 self._beat(count)
             except StoreUnavailable as error:
-                log.warning("beat_failed count=%d error=%s", count, error)  # the store may be back for the next one
+                log.warning("beat_failed", count=count, error=error)  # the store may be back for the next one
 
 
 def _stamped(records: Sequence[Record], number: int, commit_id: str, claim: int) -> pa.Table:

@@ -1,7 +1,7 @@
 """Objects by key below one root: a local folder or any fsspec URI.
 
 Invariant: an object appears whole or not at all; `put_new` never replaces one; a listing is never taken from a cache and
-never silently cut short.
+never silently cut short. No key leads out of the root, whoever made it up: a ledger, a part, a name of a figure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import OutputUnwritable, StoreUnavailable
+from pipelines.errors import DamagedOutput, OutputUnwritable, StoreUnavailable
 from pipelines.store.filesystem import TEMPORARY, Counting, link_new, open_filesystem, write_local
 
 
@@ -148,6 +148,8 @@ class ObjectStore(Counting):
             )
 
     def _path(self, key: str) -> str:
+        if key.startswith("/") or "\0" in key or ".." in key.split("/"):
+            raise DamagedOutput(f"{key!r} is no key: it leads out of {self.root}")
         return f"{self._root}/{key}"
 
 

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from pipelines.errors import ConfigError
-from pipelines.output import check_format
+from pipelines.output import check_format, is_run_id
 from pipelines.schema import PAGES
 from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
@@ -137,6 +137,8 @@ class Output:
         Raises:
             ConfigError: the ledger has no such run.
         """
+        if not is_run_id(run_id):
+            raise ConfigError(f"{run_id!r} is no run's id")
         runs = self.con.execute("SELECT DISTINCT run_id FROM ledger WHERE kind = 'run' ORDER BY 1 DESC").fetchall()
         if (run_id,) not in runs:
             newest = ", ".join(str(row[0]) for row in runs[:5])

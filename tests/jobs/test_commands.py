@@ -5,37 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import pagemill
-from jobs.cli import main
 from pipelines.errors import ExitCode
 from tests.builders import archive, pdf_bytes, text_pdf
-from tests.conftest import ROOT, inline
+from tests.conftest import ROOT, Call, inline
 from tests.s3server import S3
-
-Call = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Runs `pagemill ...` in this process: exit code, and what it printed."""
-
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["pagemill", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return run
 
 
 def settings(tmp_path: Path, **more: object) -> list[str]:
@@ -251,6 +229,28 @@ def test_doctor_sees_a_store_that_cannot_fence(call: Call, tmp_path: Path, monke
     code, out = call("doctor", "--output", tmp_path / "out", "--no-ray", *settings(tmp_path))
     assert code == ExitCode.UNHEALTHY
     assert "does not refuse to create an object twice" in out
+
+
+def test_doctor_runs_a_task_on_the_cluster_or_says_what_to_do(call: Call, tmp_path: Path, ray_address: str) -> None:
+    options = [*settings(tmp_path), f"--set=ray.address={ray_address}"]
+    code, out = call("doctor", *options)
+    (line,) = [line for line in out.splitlines() if line.split()[1:2] == ["ray"]]
+    assert code == 0, out
+    assert line.startswith("ok ")
+    assert f"{ray_address} runs tasks: 8 CPUs, 0 GPUs, 1 nodes" in line
+    assert {line.split()[1] for line in out.splitlines() if line.startswith(("ok ", "FAIL"))} >= {
+        "python", "disk", "memory", "rasterizer", "engines", "gpu", "ray",
+    }  # fmt: skip
+
+
+def test_doctor_sees_that_no_cluster_answers(tmp_path: Path) -> None:
+    """In a process of its own: one that has joined a cluster asks no address."""
+    command = [sys.executable, "-m", "jobs.doctor", *settings(tmp_path), "--set=ray.address=127.0.0.1:9"]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False, timeout=500)
+    assert done.returncode == ExitCode.UNHEALTHY, done
+    assert "needs attention: ray" in done.stdout
+    assert "ray.address=127.0.0.1:9" in done.stdout
+    assert "is ray.address right?" in done.stdout
 
 
 @pytest.mark.parametrize("job", ["ingest", "reprocess", "plan", "audit", "status", "show", "doctor", "config"])

@@ -183,7 +183,7 @@ def test_another_upstream_source_runs_upstreams_tower(tmp_path: Path, monkeypatc
         embedded = embed(model, crops(MIXED[:2]), MIXED[:2])
     assert model._tower is None
     assert [len(e) for e in embedded] == [1, 144]
-    assert len([line for line in said if "packed vision tower is off" in line]) == 1
+    assert len([line for line in said if "packed_tower_off" in line]) == 1
 
 
 def test_weights_on_which_it_disagrees_run_upstreams_tower(

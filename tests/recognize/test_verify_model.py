@@ -75,9 +75,9 @@ def test_an_engine_tries_weights_that_it_sees_for_the_first_time(tmp_path: Path)
     pytest.importorskip("vllm", reason="vLLM is in an environment of its own")
 
     said = start(FIXTURE, tmp_path)
-    assert "first sight of these weights" in said
+    assert "first_sight" in said
     assert "equal=8 crops=8" in said
-    assert "the packed vision tower is off" not in said
+    assert "packed_tower_off" not in said
     assert "answer Annual Report 2026" in said
     altered = tmp_path / "altered"
     shutil.copytree(FIXTURE, altered)
@@ -86,5 +86,5 @@ def test_an_engine_tries_weights_that_it_sees_for_the_first_time(tmp_path: Path)
     said = start(altered, tmp_path)
     assert "first sight" not in said  # its constants decide
     assert "do_convert_rgb is False" in said
-    assert "the packed vision tower is off" in said
+    assert "packed_tower_off" in said
     assert "answer Annual Report 2026" in said

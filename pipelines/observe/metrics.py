@@ -1,0 +1,79 @@
+"""What a run counts, as metrics: names, labels and values, read from `Summary`; what exports them is in `cluster/`.
+
+Invariant: pure; every value is one that the report has too. Counters only grow within a run. Labels are few and bounded: states,
+codes, stages, pools, kinds; never a document's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pipelines.observe.summary import Summary
+
+PREFIX = "pagemill_"
+
+
+@dataclass(slots=True, frozen=True)
+class Metric:
+    name: str
+    kind: Literal["counter", "gauge"]
+    words: str
+    label: str = ""  # besides `run`; "" for none
+
+
+PAGES = Metric("pages", "counter", "pages committed, by state", "state")
+FAILURES = Metric("page_failures", "counter", "failed pages, by error code", "code")
+DOCUMENTS = Metric("documents", "counter", "documents completed, by state", "state")
+SOURCE_ERRORS = Metric("source_errors", "counter", "objects that could not be fetched or opened, by error code", "code")
+LISTED = Metric("listed_objects", "gauge", "objects of the source by verdict, once the listing is done", "verdict")
+PLANNED = Metric("planned_pages", "gauge", "pages planned so far in this run")
+WAITING = Metric("waiting_pages", "gauge", "pages planned and not committed")
+WORKERS = Metric("workers", "gauge", "actors of each CPU pool")
+BLOCKS = Metric("blocks", "counter", "blocks read, by where their text came from", "source")
+BLOCK_ERRORS = Metric("block_errors", "counter", "blocks that could not be read well, by code", "code")
+CHARACTERS = Metric("characters", "counter", "characters read, by where they came from", "source")
+CROPS = Metric("crops", "counter", "blocks that a vision-language model answered for")
+TOKENS = Metric("tokens", "counter", "output tokens of the model, all tries together")
+TOKENS_SAVED = Metric("tokens_saved", "counter", "tokens of the allowance left when a looping answer was cut")
+STAGE_SECONDS = Metric("stage_seconds", "counter", "seconds that workers spent in each stage, summed over workers", "stage")
+POOL_PRESENT = Metric("pool_present_seconds", "counter", "seconds for which a pool's workers were there, summed", "pool")
+POOL_STARVED = Metric("pool_starved_seconds", "counter", "of these, seconds without input", "pool")
+POOL_BLOCKED = Metric("pool_blocked_seconds", "counter", "of these, seconds held back by what follows", "pool")
+REQUESTS = Metric("requests", "counter", "requests to stores and source, by kind", "kind")
+GRAPHS = Metric("graphs", "counter", "Ray Data graphs started: 1 unless one died")
+
+METRICS = (
+    PAGES, FAILURES, DOCUMENTS, SOURCE_ERRORS, LISTED, PLANNED, WAITING, WORKERS, BLOCKS, BLOCK_ERRORS, CHARACTERS, CROPS, TOKENS,
+    TOKENS_SAVED, STAGE_SECONDS, POOL_PRESENT, POOL_STARVED, POOL_BLOCKED, REQUESTS, GRAPHS,
+)  # fmt: skip
+
+
+def values(summary: Summary) -> Iterator[tuple[Metric, str, float]]:
+    """Every metric with its label's value ("" where it has none) and its value now."""
+    shown = summary.as_dict()
+    quality = shown["quality"]
+    for metric, by_label in (
+        (PAGES, shown["pages"]), (FAILURES, shown["codes"]), (DOCUMENTS, shown["documents"]), (LISTED, shown["listed"]),
+        (SOURCE_ERRORS, shown["source_errors"]), (BLOCKS, quality["sources"]), (BLOCK_ERRORS, quality["block_errors"]),
+        (CHARACTERS, quality["characters"]), (STAGE_SECONDS, shown["stage_seconds"]), (REQUESTS, shown["requests"]),
+    ):  # fmt: skip
+        yield from _labelled(metric, by_label)
+    for pool in shown["pools"]:
+        name, present = ", ".join(pool["stages"]), pool["worker_seconds"]
+        yield POOL_PRESENT, name, present
+        yield POOL_STARVED, name, present * pool["shares"]["starved"]
+        yield POOL_BLOCKED, name, present * pool["shares"]["blocked"]
+    planned = shown["planned_pages"]
+    for metric, value in (
+        (PLANNED, planned), (WAITING, planned - sum(shown["pages"].values())), (WORKERS, shown["workers"]),
+        (GRAPHS, shown["graphs"]), (CROPS, quality["crops"]), (TOKENS, quality["tokens"]),
+        (TOKENS_SAVED, quality["tokens_saved"]),
+    ):  # fmt: skip
+        yield metric, "", float(value)
+
+
+def _labelled(metric: Metric, by_label: Mapping[str, float]) -> Iterator[tuple[Metric, str, float]]:
+    for label, value in by_label.items():
+        yield metric, label, float(value)
