@@ -103,11 +103,10 @@ $(STAMP): requirements.lock pyproject.toml
 # the official packages, apart: their pins of numpy and opencv must not meet those of the rest
 $(PADDLE): $(PADDLE)/.pagemill-installed
 
-$(PADDLE)/.pagemill-installed: tests/parity/requirements.txt
+$(PADDLE)/.pagemill-installed: tests/parity/requirements.txt pyproject.toml | install
 	@echo "Installing the official packages into $(PADDLE)"
-	@[ -x $(PADDLE)/bin/python ] || "$(PYTHON)" -m venv $(PADDLE)
-	@$(PADDLE)/bin/python -m pip install --quiet -r tests/parity/requirements.txt
-	@$(PADDLE)/bin/python -m pip install --quiet --no-deps paddlex==3.7.2
+	@[ -x $(PADDLE)/bin/python ] || "$(PYTHON)" -m venv --without-pip $(PADDLE)
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(PADDLE)/bin/python -r tests/parity/requirements.txt -e '.[paddle]'
 	@touch $@
 
 # vLLM apart: 2.1 GB, and pins of its own; uv takes seconds where pip takes ten minutes, and can leave out what overrides.txt names

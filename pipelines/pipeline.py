@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pipelines.assemble.finalize import Finalizer
 from pipelines.books import Books
 from pipelines.cluster.feed import Feed
+from pipelines.cluster.interpreter import check_interpreter
 from pipelines.cluster.pools import Pool, alone, blocks_ahead, plan_pools, private_store_mib
 from pipelines.errors import ClusterLost, ConfigError, EngineUnavailable, StoreUnavailable, by_code
 from pipelines.observe.log import EventLog
@@ -125,6 +126,8 @@ class Run:
         from pipelines.cluster.session import Session
 
         config = self._site.config
+        if config.layout.python is not None and config.ray.address is None:  # of a cluster it is a path on other machines
+            check_interpreter(config.layout.python)
         session = Session(config.ray, private_store_mib(config), config.observe.metrics_port)
         with session, Exporter(self._summary):
             self._summary.workers = session.workers

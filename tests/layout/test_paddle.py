@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.conftest import ROOT
+import pagemill
+from pipelines.schema import PAGES
+from tests.conftest import ROOT, Driver
 from tests.layout import unwarped_page
 
 PADDLE, TORCH = (ROOT / folder / "bin" / "python" for folder in (".venv-paddle", ".venv-vllm"))
@@ -68,3 +71,32 @@ def test_pages_are_flattened_as_the_official_preprocessor_does(tmp_path: Path) -
         assert (page(PADDLE, "paddle", folder) == official).all()
         assert np.abs(page(TORCH, "transformers", checkpoint).astype(int) - official).max() <= 1
         assert (official != unwarped_page.page()).mean() > 0.5
+
+
+def test_through_ray_the_layout_stage_runs_in_its_own_interpreter(driver: Driver, tmp_path: Path) -> None:
+    """`.venv` has no paddle and `.venv-paddle` has no reader: together they give what Paddle's environment gives alone."""
+    model, source = tmp_path / "model", tmp_path / "in"
+    model.mkdir()
+    source.mkdir()
+    run(TORCH, "tiny_doclayout.py", "v3", str(model))
+    for seed, (width, height) in enumerate([(500, 700), (600, 400), (90, 70)]):
+        pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(source / f"{seed}.png")
+    settings: dict[str, object] = {
+        "layout.engine": "paddle", "layout.model_dir": model, "layout.device": "cpu", "recognize.engine": "echo",
+        "raster.engine": "pypdfium2", "paddleocr_vl.layout_threshold": 0.2, "source.cache_dir": tmp_path / "cache",
+        "observe.report_pages": 0,
+    }  # fmt: skip
+    code, said = driver.run(str(source), str(tmp_path / "ray"), settings=settings | {"layout.python": PADDLE, "ray.workers": 1})
+    assert code == 0, said
+    alone = [f"--set={key}={value}" for key, value in (settings | {"raster.dpi": 36}).items()]
+    command = [str(PADDLE), "-m", "jobs.ingest", str(source), str(tmp_path / "alone"), "--inline", *alone]
+    ran = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    columns = ["doc_id", "state", "width_px", "height_px", "regions"]
+    assert set(columns) <= set(PAGES.names)
+    through_ray, inline = (
+        pagemill.read(str(tmp_path / name), "pages").select(columns).sort_by("doc_id").to_pylist() for name in ("ray", "alone")
+    )
+    assert through_ray == inline
+    assert all(row["regions"] for row in through_ray)
