@@ -70,7 +70,8 @@ def lines(found: Preview) -> list[tuple[str, str]]:
     total = sum(found.pages.values())
     shown = [("again", f"{total} pages of {found.documents} documents ({_counted(found.pages)})")]
     if found.blocks:
-        shown.append(("blocks", f"{found.blocks}"))
+        whole = f"; {found.whole} pages whole: read by whole pages, or laid out otherwise now" if found.whole else ""
+        shown.append(("blocks", f"{found.blocks}{whole}"))
     shown.append(("errors", _counted(found.codes)))
     shown.append(("read with", f"{total - found.other} with the present configuration, {found.other} with another"))
     if found.unopened:

@@ -12,6 +12,8 @@ from importlib import metadata
 
 from pipelines.config import Config
 
+_READING = 2  # raised when a change of pagemill's own code changes results
+
 # library whose version can change what an engine returns
 _LIBRARIES = {
     "pymupdf": ("pymupdf", "pypdfium2", "pillow"),
@@ -22,6 +24,14 @@ _LIBRARIES = {
 }
 
 
+# options of recognition alone: where nothing else changed, single blocks can be read again in the page as it was laid out
+_OF_RECOGNITION = (
+    "recognize.", "vllm.", "server.", "assemble.", "paddleocr_vl.min_pixels", "paddleocr_vl.max_pixels",
+    "paddleocr_vl.vlm_extra_args", "paddleocr_vl.temperature", "paddleocr_vl.top_p", "paddleocr_vl.repetition_penalty",
+    "paddleocr_vl.max_new_tokens",
+)  # fmt: skip
+
+
 def fingerprint_inputs(config: Config, weights: dict[str, str]) -> dict[str, object]:
     """All inputs in a fixed order; `weights` maps an engine's role to the SHA-256 of its weights."""
     engines = (config.raster.engine, config.layout.engine, config.recognize.engine)
@@ -30,14 +40,31 @@ def fingerprint_inputs(config: Config, weights: dict[str, str]) -> dict[str, obj
         "options": config.fingerprinted(),
         "weights": dict(sorted(weights.items())),
         "libraries": {name: _version(name) for name in libraries},
-        "reading": 2,  # raised when a change of pagemill's own code changes results
+        "reading": _READING,
     }
 
 
 def fingerprint(config: Config, weights: dict[str, str]) -> str:
     """16 hex digits."""
-    canonical = json.dumps(fingerprint_inputs(config, weights), sort_keys=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return _digest(fingerprint_inputs(config, weights))
+
+
+def layout_fingerprint(config: Config, weights: dict[str, str]) -> str:
+    """The same of what decides which regions a page has and what is asked of them, before anything is read. 16 hex digits."""
+    options = {key: value for key, value in config.fingerprinted().items() if not key.startswith(_OF_RECOGNITION)}
+    libraries = sorted({name for engine in (config.raster.engine, config.layout.engine) for name in _LIBRARIES.get(engine, ())})
+    return _digest(
+        {
+            "options": options,
+            "weights": {role: digest for role, digest in sorted(weights.items()) if role != "recognize"},
+            "libraries": {name: _version(name) for name in libraries},
+            "reading": _READING,
+        }
+    )
+
+
+def _digest(inputs: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _version(library: str) -> str:

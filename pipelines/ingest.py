@@ -15,7 +15,7 @@ from types import FrameType
 
 from pipelines.config import Config, StoreConfig
 from pipelines.errors import ExitCode, Fenced, PagemillError
-from pipelines.fingerprint import fingerprint
+from pipelines.fingerprint import fingerprint, layout_fingerprint
 from pipelines.layout.detect import load_engine
 from pipelines.layout.orientation import Orientation
 from pipelines.layout.unwarp import unwarper_of
@@ -26,7 +26,7 @@ from pipelines.observe.progress import Progress
 from pipelines.observe.summary import Summary
 from pipelines.output import new_run_id, open_existing, open_output
 from pipelines.pipeline import Plan, Run
-from pipelines.recognize.engines import Identity, identify
+from pipelines.recognize.engines import Identity, identify, is_vision
 from pipelines.secrets import public
 from pipelines.source.discovery import Discovery
 from pipelines.source.reprocess import Reprocess
@@ -87,9 +87,12 @@ def preview(output: str, choice: Choice, config: Config, most: int | None = None
         ConfigError
     """
     with Output(output, config.store.storage_options, parts=False) as opened:
-        current = fingerprint_of(config)
+        reader = identify(config)
+        weights = _engines(config, reader)[1]
+        current = fingerprint(config, weights)
         choose(opened, choice, current, most)
-        return preview_of(opened, choice, current)
+        layout = layout_fingerprint(config, weights) if is_vision(config.recognize) else ""
+        return preview_of(opened, choice, current, layout)
 
 
 def run_job(
@@ -107,7 +110,8 @@ def run_job(
     """
     reader = identify(config)
     engines, weights = _engines(config, reader)
-    site = Site(config, output, new_run_id(), fingerprint(config, weights), reader)
+    prints = fingerprint(config, weights), layout_fingerprint(config, weights)
+    site = Site(config, output, new_run_id(), prints[0], reader, prints[1])
     store = opening(output, config.store)
     ledger = Ledger(store, merge_every=config.store.merge_every)
     summary = Summary(site.run_id, public(source), public(output), site.fingerprint, engines)

@@ -53,7 +53,7 @@ class Run:
         self._error: BaseException | None = None
         self._committer = Committer(ledger, site.config.store.commit_every_s, self._stop_with)
         self._books = Books(self._committer, Finalizer(store, site.run_id), summary)
-        self._writer = PartWriter(store, site.run_id, site.fingerprint)
+        self._writer = PartWriter(store, site.run_id, site.fingerprint, site.layout_fingerprint)
         self._apart = Supply(1)  # what runs page by page after a graph died
         self._lost: list[Lost] = []
         self._draining = False

@@ -20,6 +20,7 @@ from pipelines.secrets import scrub
 
 if TYPE_CHECKING:
     from pipelines.recognize.base import Answer, Crop
+    from pipelines.recognize.splice import Kept
 
 FORMAT_VERSION = "1.0"  # of the output; within a major version columns are only added
 
@@ -149,6 +150,7 @@ class Block:
     tokens: int | None = None  # output tokens of a model, all tries together
     tokens_saved: int | None = None  # by cutting a loop while it happened: the allowance that was left
     agreement: float | None = None  # 0..1, similarity to a trustworthy text layer, where both were read
+    fingerprint: str = ""  # of a block that was read again by itself: with which; "": as its page
 
 
 @dataclass(slots=True, frozen=True)
@@ -185,6 +187,8 @@ class PageWork:
     blocks: list[Block] = field(default_factory=list)
     crops: list[Crop] = field(default_factory=list)  # of vision-language models: from `crop` to `finish`
     answers: list[Answer | None] = field(default_factory=list)  # one a crop; None: not asked yet
+    kept: Kept | None = None  # its reading before this one, of which only some blocks are read again
+    fingerprint: str = ""  # with which most of it was read; "": as its span
     cuts: list[tuple[tuple[int, int, int, int], Pixels]] = field(default_factory=list)  # pixels of figures, by box
     figures: list[Figure] = field(default_factory=list)
     markdown: str = ""
@@ -211,6 +215,16 @@ class PageWork:
 
 
 @dataclass(slots=True, frozen=True)
+class Splice:
+    """Of a page that was read these blocks are to be read again; its row is the one of this attempt in this part."""
+
+    page: int
+    blocks: tuple[int, ...]  # block_index
+    part: str
+    attempt: str
+
+
+@dataclass(slots=True, frozen=True)
 class Span:
     """At most N pages of one document: what fails, retries and commits. `pages` is ascending; a retry may have gaps."""
 
@@ -223,9 +237,14 @@ class Span:
     tries: int = 1
     flags: tuple[str, ...] = ()  # of the document: each of its pages carries them
     fingerprint: str = ""  # with which it is read; "": the run's
+    splices: tuple[Splice, ...] = ()  # pages without one are read whole
+
+    def only(self, pages: tuple[int, ...]) -> Span:
+        """Some of its pages."""
+        return dataclasses.replace(self, pages=pages, splices=tuple(splice for splice in self.splices if splice.page in pages))
 
     def cut(self, size: int) -> list[Span]:
-        return [dataclasses.replace(self, pages=self.pages[i : i + size]) for i in range(0, len(self.pages), size)]
+        return [self.only(self.pages[i : i + size]) for i in range(0, len(self.pages), size)]
 
 
 @dataclass(slots=True)
@@ -285,6 +304,7 @@ BLOCK = pa.struct(
         pa.field("tokens", pa.int32()),
         pa.field("tokens_saved", pa.int32()),
         pa.field("agreement", pa.float32()),
+        pa.field("fingerprint", pa.string()),
         _v("seconds", pa.float32()),
     ]
 )
@@ -322,6 +342,7 @@ PAGES = pa.schema(
         pa.field("blocks", pa.list_(BLOCK)),
         pa.field("regions", pa.list_(REGION)),
         pa.field("fingerprint", pa.string()),
+        pa.field("layout_fingerprint", pa.string()),
         _v("run_id", pa.string()),
         _v("attempt", pa.string()),
         _v("tries", pa.int32()),

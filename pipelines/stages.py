@@ -48,6 +48,7 @@ class Site:
     run_id: str
     fingerprint: str
     reader: Identity
+    layout_fingerprint: str = ""  # of what comes before reading
 
 
 @dataclass(slots=True, frozen=True)
@@ -97,7 +98,7 @@ class Chain:
         source = site.config.source
         self._cache = DocumentCache(Path(source.cache_dir) if source.cache_dir else None, source.cache_gib)
         makers: dict[str, Callable[[Site], Callable[[Works], Works]]] = {
-            "rasterize": lambda site: _rasterize(site, self._cache),
+            "rasterize": lambda site: _rasterize(site, self._cache, self._store),
             "layout": _layout,
             "crop": _crop,
             "recognize": lambda site: _recognize(site, self._cache),
@@ -105,7 +106,8 @@ class Chain:
             "assemble": _assemble,
         }
         self._stages = [(name, makers[name](site)) for name in names if name != "write"]
-        self._writer = PartWriter(self._store, site.run_id, site.fingerprint) if "write" in names else None
+        writer = PartWriter(self._store, site.run_id, site.fingerprint, site.layout_fingerprint)
+        self._writer = writer if "write" in names else None
 
     def through(self, works: Works, seconds: dict[str, float]) -> Works:
         """The stages before `write`."""
@@ -203,16 +205,20 @@ def named_error(error: Exception) -> PageError:
     return PageError(named.code, "write", f"{named}{detail}")
 
 
-def _rasterize(site: Site, cache: DocumentCache) -> Callable[[Works], Works]:
+def _rasterize(site: Site, cache: DocumentCache, store: ObjectStore | None = None) -> Callable[[Works], Works]:
     from pipelines.raster.budget import DocumentBudget
     from pipelines.raster.rasterize import Rasterize
+    from pipelines.recognize.splice import KeptPages
 
     config = site.config
     engine = "pymupdf-layout" if config.layout.engine == "pymupdf" else config.raster.engine
     stage = Rasterize(config.raster, config.source.passwords, engine)
+    kept = KeptPages(store, site.layout_fingerprint) if store is not None and is_vision(config.recognize) else None
 
     def one(work: SpanWork) -> SpanWork:
         span = work.span
+        if kept is not None:
+            kept.attach(work)
         try:
             with cache.use(span.doc_id, span.uri, config.source.storage_options) as path:
                 # what somebody asked to read again has an allowance of its own; retries by later runs have not
@@ -297,7 +303,7 @@ def _redraw(site: Site, cache: DocumentCache) -> Callable[[Span, int], Awaitable
 def _finish(site: Site) -> Callable[[Works], Works]:
     from pipelines.recognize.finishing import FinishPages
 
-    stage = FinishPages(site.config, site.reader.name, site.reader.weights[:16])
+    stage = FinishPages(site.config, site.reader.name, site.reader.weights[:16], site.fingerprint)
     return lambda works: [stage.finish(work) for work in works]
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.config import Config
 from pipelines.errors import EngineGone, EngineUnavailable
 from pipelines.recognize.base import Answer, Crop
+from pipelines.schema import Box, RasterPage, Region
 
 
 class Digest:
@@ -26,6 +28,50 @@ class Digest:
 
     def close(self) -> None:
         pass
+
+
+class Bands:
+    """Layout for tests: a paragraph above a table above a paragraph, whatever the page."""
+
+    name = "bands"
+    weights = ""
+    batch_pages = 4
+
+    def __init__(self, config: Config) -> None:
+        pass
+
+    def detect(self, pages: Sequence[RasterPage]) -> list[list[Region]]:
+        return [[self._band(page, *band) for band in ((0, "text"), (1, "table"), (2, "text"))] for page in pages]
+
+    def _band(self, page: RasterPage, band: int, label: str) -> Region:
+        height, width = page.pixels.shape[:2]
+        return Region(label, Box(0.3, band * height / 3, width - 0.7, (band + 1) * height / 3 - 1), 0.9, label)
+
+
+class Cut(Digest):
+    """Says where its answers come from; those about tables are cut off in the middle."""
+
+    name = "cut"
+
+    async def answer(self, crop: Crop) -> Answer:
+        if crop.task == "table":
+            return Answer("<fcel>cut", "length", tokens=4096)
+        return Answer(f"{self.name} read this", tokens=5)
+
+
+class Whole(Cut):
+    """Reads tables to their end, and notes in the run's cache folder what it was asked."""
+
+    name = "whole"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._folder = Path(str(config.source.cache_dir))
+
+    async def answer(self, crop: Crop) -> Answer:
+        with (self._folder / "asked").open("a") as notes:
+            notes.write(f"{crop.task}\n")
+        return Answer("<fcel>whole<nl>", tokens=4) if crop.task == "table" else await super().answer(crop)
 
 
 class Mortal(Digest):

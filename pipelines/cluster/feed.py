@@ -11,12 +11,12 @@ import io
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.schema import Span
+from pipelines.schema import Span, Splice
 from pipelines.store.objects import ObjectStore
 
 PLAN = pa.schema(
@@ -31,6 +31,14 @@ PLAN = pa.schema(
         ("tries", pa.int32()),
         ("flags", pa.list_(pa.string())),
         ("fingerprint", pa.string()),
+        (
+            "splices",
+            pa.list_(
+                pa.struct(
+                    [("page", pa.int32()), ("blocks", pa.list_(pa.int32())), ("part", pa.string()), ("attempt", pa.string())]
+                )
+            ),
+        ),
     ]
 )
 _POLL_LOCAL_S = 0.05
@@ -40,7 +48,8 @@ _POLL_REMOTE_S = 0.5  # two GETs a second at most while planning is slower than 
 def encode_spans(block: int, spans: Sequence[Span]) -> pa.Table:
     """One row a span, schema `PLAN`."""
     rows = [
-        {"block": block} | {name: getattr(span, name) for name in PLAN.names if name != "block"} for span in spans
+        {"block": block} | {name: getattr(span, name) for name in PLAN.names if name not in ("block", "splices")}
+        | {"splices": [asdict(splice) for splice in span.splices]} for span in spans
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, schema=PLAN)
 
@@ -50,6 +59,7 @@ def decode_spans(table: pa.Table) -> list[Span]:
         Span(
             row["doc_id"], row["revision"], tuple(row["pages"]), row["uri"], row["page_count"], row["format"],
             row["tries"], tuple(row["flags"]), row["fingerprint"],
+            tuple(Splice(s["page"], tuple(s["blocks"]), s["part"], s["attempt"]) for s in row["splices"]),
         )
         for row in table.to_pylist()
     ]  # fmt: skip
@@ -101,7 +111,7 @@ class Feed:
             missing: dict[int, tuple[Span, list[int]]] = {}
             for (_, _, page), span in self._waiting.items():
                 missing.setdefault(id(span), (span, []))[1].append(page)
-        return [replace(span, pages=tuple(sorted(pages))) for span, pages in missing.values()]
+        return [span.only(tuple(sorted(pages))) for span, pages in missing.values()]
 
     def end(self) -> None:
         """No more will come: the source returns, and what flows finishes. Safe to call twice and from a signal's wake."""

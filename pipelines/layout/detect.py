@@ -19,6 +19,7 @@ from pipelines.layout.labels import own_label
 from pipelines.layout.orientation import Orientation, turned
 from pipelines.layout.unwarp import flattened, unwarper_of
 from pipelines.layout.upright import upright_of
+from pipelines.recognize.splice import laid_out
 from pipelines.schema import Box, PageError, PageWork, RasterPage, Region, SpanWork
 
 
@@ -83,6 +84,8 @@ class DetectLayout:
         self._everything = config.paddleocr_vl.strict_parity
 
     def detect(self, works: list[SpanWork]) -> list[SpanWork]:
+        for page in (page for work in works for page in work.pages if page.kept is not None):
+            laid_out(page)
         for page in (page for work in works for page in work.pages if _wanted(page)):
             self._set_upright(page)
             self._flatten(page)
@@ -144,4 +147,4 @@ class DetectLayout:
 
 
 def _wanted(page: PageWork) -> bool:
-    return page.error is None and not page.blank and page.raster is not None
+    return page.error is None and not page.blank and page.raster is not None and page.kept is None

@@ -78,6 +78,9 @@ class Crop:
     encoded: bytes | None = None  # PNG or JPEG, for a server
 
 
+PREFERRED = "prefer"  # rung of an answer that nobody was asked for: the text layer's; blocks do not show it, it was the first
+
+
 @dataclass(slots=True, frozen=True)
 class Answer:
     """What a model said, or why it did not."""

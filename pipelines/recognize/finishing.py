@@ -14,10 +14,10 @@ import numpy as np
 from pipelines.config import Config
 from pipelines.errors import EngineFailed
 from pipelines.recognize.agreement import agreement, disagrees, without_tags
-from pipelines.recognize.base import Answer, Crop, Reading
+from pipelines.recognize.base import PREFERRED, Answer, Crop, Reading
 from pipelines.recognize.repair import finish
 from pipelines.recognize.textlayer import paragraph, policy, trust, words_by_region
-from pipelines.recognize.vision import FROM_LAYER, PREFERRED
+from pipelines.recognize.vision import FROM_LAYER
 from pipelines.schema import Block, Box, PageError, PageWork, Pixels, RasterPage, SpanWork, Word
 
 _COMPARABLE = frozenset({"ocr", "table"})  # a formula's glyphs are no LaTeX, a chart's labels no table
@@ -36,10 +36,11 @@ class _Layer:
 class FinishPages:
     """Verb `finish`: fills `blocks`, `figures` and flags of every page that was cropped."""
 
-    def __init__(self, config: Config, engine: str, weights: str) -> None:
+    def __init__(self, config: Config, engine: str, weights: str, fingerprint: str = "") -> None:
         self._config = config
         self._engine = engine
         self._weights = weights
+        self._fingerprint = fingerprint
 
     def finish(self, work: SpanWork) -> SpanWork:
         for page in work.pages:
@@ -48,11 +49,13 @@ class FinishPages:
             started, cpu = time.perf_counter(), time.thread_time()
             try:
                 reading = self._page(page)
+                if page.kept is not None:
+                    page.kept.splice(page, reading, work.span.fingerprint or self._fingerprint)
                 page.blocks, page.figures = reading.blocks, reading.figures
                 page.flags += [flag for flag in reading.flags if flag not in page.flags]
             except Exception as error:  # costs this page and no other
                 page.error = PageError(EngineFailed.code, "finish", f"{type(error).__name__}: {error}")
-            page.crops, page.answers, page.cuts = [], [], []
+            page.crops, page.answers, page.cuts, page.kept = [], [], [], None
             page.seconds["finish"] = time.perf_counter() - started
             page.cpu_s += time.thread_time() - cpu
         return work

@@ -17,14 +17,13 @@ from pipelines.config import Config
 from pipelines.errors import EngineFailed, EngineGone, UnusableCrop
 from pipelines.layout.orientation import turned
 from pipelines.recognize import ladder
-from pipelines.recognize.base import Answer, Crop, VisionEngine
+from pipelines.recognize.base import PREFERRED, Answer, Crop, VisionEngine
 from pipelines.recognize.crops import plan_crops
 from pipelines.recognize.plan import make_plan, pictured
 from pipelines.recognize.textlayer import paragraph, policy, trust, words_by_region
 from pipelines.schema import Box, PageError, PageWork, Pixels, RasterPage, Region, Span, SpanWork
 
 FROM_LAYER = "text_layer"  # rung of an answer that the layer gave because the model could not
-PREFERRED = "prefer"  # of one that nobody was asked for; blocks do not show it, since it was the first
 _LAYER_TASKS = frozenset({"ocr"})  # what a text layer can answer; tables, formulas, charts have a structure that it lacks
 
 Form = Callable[[Crop], Crop]  # gives a crop the form in which its engine takes it
@@ -44,7 +43,7 @@ class CropPages:
             started, cpu = time.perf_counter(), time.thread_time()
             try:
                 page.crops = plan_crops(page.raster, page.regions, self._config.paddleocr_vl)
-                page.answers = self._from_layer(page.raster, page.regions, page.crops)
+                page.answers = self._kept(page) or self._from_layer(page.raster, page.regions, page.crops)
                 for index, crop in enumerate(page.crops):
                     page.crops[index], refused = self._formed(crop, page.answers[index] is None)
                     page.answers[index] = page.answers[index] or refused
@@ -55,6 +54,17 @@ class CropPages:
             page.seconds["crop"] = time.perf_counter() - started
             page.cpu_s += time.thread_time() - cpu
         return work
+
+    def _kept(self, page: PageWork) -> list[Answer | None] | None:
+        """Of a page of which only some blocks are read again: what the others had for an answer."""
+        if page.kept is None:
+            return None
+        answers = page.kept.answers(page.regions or [], page.crops)
+        if answers is None:
+            page.kept = None  # its blocks do not belong to its regions: it is read whole
+            return None
+        page.kept.asked.extend(answer is None for answer in answers)
+        return answers
 
     def _formed(self, crop: Crop, asked: bool) -> tuple[Crop, Answer | None]:
         if not asked:

@@ -6,17 +6,19 @@ read. A document that several URIs hold is planned once; an open revision is fin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from pipelines.errors import MAX_TRIES, SourceChanged, SourceUnreadable, by_code, is_transient
-from pipelines.schema import PageError, Span
+from pipelines.schema import PageError, Span, Splice
 from pipelines.source.changes import Candidate, ChangeDetector, Stranded, Verdict
 from pipelines.source.probing import Probed
 from pipelines.store.records import Record, record
 from pipelines.store.state import LedgerState
+
+Blocks = Sequence[Sequence[int] | None]  # parallel to pages, block indices; None: the whole page
 
 
 @dataclass(slots=True, frozen=True)
@@ -163,13 +165,13 @@ class Planner:
 
     # -- what somebody asked to read again -----------------------------------------------------------------------------
 
-    def again(self, chosen: Sequence[tuple[Document, tuple[int, ...]]]) -> Iterator[Planned]:
+    def again(self, chosen: Sequence[tuple[Document, tuple[int, ...], Blocks | None]]) -> Iterator[Planned]:
         """A new revision of these pages of each document, however they ended; of one that has an open revision, what is
         missing of that."""
-        wanted = pa.array([document.doc_id for document, _ in chosen])
+        wanted = pa.array([document.doc_id for document, _, _ in chosen])
         opened = set(self._state.open_revisions(wanted).column("doc_id").to_pylist())
         live = self._live(wanted)
-        for document, pages in chosen:
+        for document, pages, blocks in chosen:
             if not self._first_time(document.doc_id):
                 continue
             known = self._changes.document(document.doc_id)
@@ -179,8 +181,9 @@ class Planner:
                     yield Planned(records, revision, spans)
                 continue
             revision = Revision(document.doc_id, known[0] + 1, document.page_count, set(pages), live.get(document.doc_id, {}))
-            spans = self._spans(document, revision.number, pages, 1)
-            yield Planned([self._open(revision, pages, tries=1)], revision, spans)
+            spans = self._spans(document, revision.number, pages, 1, splices(pages, blocks, revision.live))
+            opening = self._open(revision, pages) | {"tries": 1, "blocks": blocks}
+            yield Planned([opening], revision, spans)
 
     # -- what a known document still needs -----------------------------------------------------------------------------
 
@@ -196,10 +199,11 @@ class Planner:
             if doc_id in opened:
                 number, missing = opened[doc_id]["revision"], tuple(opened[doc_id]["missing"])
                 revision = Revision(doc_id, number, document.page_count, set(missing), pages)
-                tries = opened[doc_id]["tries"]  # of a reprocess
-                spans = (
-                    self._spans(document, number, missing, tries) if tries else self._retries(document, number, missing, pages)
-                )
+                if tries := opened[doc_id]["tries"]:  # of a reprocess
+                    spliced = splices(opened[doc_id]["pages"], opened[doc_id]["blocks"], pages)
+                    spans = self._spans(document, number, missing, tries, spliced)
+                else:
+                    spans = self._retries(document, number, missing, pages)
                 yield document, revision, spans, []
                 continue
             failed = tuple(i for i, p in sorted(pages.items()) if is_transient(p.code) and p.code and p.tries < MAX_TRIES)
@@ -237,14 +241,19 @@ class Planner:
             by_tries.setdefault(before + 1, []).append(page)
         return [span for tries, group in sorted(by_tries.items()) for span in self._spans(document, number, tuple(group), tries)]
 
-    def _spans(self, document: Document, number: int, pages: tuple[int, ...], tries: int) -> list[Span]:
-        whole = Span(document.doc_id, number, pages, document.uri, document.page_count, document.format, tries, document.flags)
+    def _spans(
+        self, document: Document, number: int, pages: tuple[int, ...], tries: int, spliced: tuple[Splice, ...] = ()
+    ) -> list[Span]:
+        whole = Span(
+            document.doc_id, number, pages, document.uri, document.page_count, document.format, tries, document.flags,
+            splices=spliced,
+        )  # fmt: skip
         return whole.cut(self._span_pages)
 
-    def _open(self, revision: Revision, pages: tuple[int, ...], tries: int | None = None) -> Record:
+    def _open(self, revision: Revision, pages: tuple[int, ...]) -> Record:
         return record(
             "revision", doc_id=revision.doc_id, revision=revision.number, pages=list(pages),
-            fingerprint=self._fingerprint, run_id=self._run_id, tries=tries,
+            fingerprint=self._fingerprint, run_id=self._run_id,
         )  # fmt: skip
 
     def _first_time(self, doc_id: str) -> bool:
@@ -253,6 +262,15 @@ class Planner:
             return False
         self._planned.add(half)
         return True
+
+
+def splices(pages: Sequence[int], blocks: Blocks | None, live: Mapping[int, LivePage]) -> tuple[Splice, ...]:
+    """Those pages of which only some blocks are to be read, with where their rows are."""
+    return tuple(
+        Splice(page, tuple(some), live[page].part, live[page].attempt)
+        for page, some in zip(pages, blocks or (), strict=bool(blocks))
+        if some and page in live
+    )
 
 
 def _gone(lost: Stranded) -> PageError:

@@ -20,7 +20,7 @@ from pipelines.errors import SourceChanged, SourceUnreadable
 from pipelines.observe.summary import Failure, Summary
 from pipelines.source.cache import DocumentCache
 from pipelines.source.changes import Candidate, ChangeDetector, Verdict
-from pipelines.source.planner import Document, Planned, Planner
+from pipelines.source.planner import Blocks, Document, Planned, Planner
 from pipelines.source.probing import Probed, Prober
 from pipelines.stages import Site
 from pipelines.store.choosing import Choice, choose, unknown_ids
@@ -37,6 +37,7 @@ _DONE = ("finished", "nothing_to_do")  # ends of a run after which the same requ
 class _Chosen:
     doc_id: str
     pages: tuple[int, ...]
+    blocks: Blocks | None  # parallel to pages
 
 
 class Reprocess:
@@ -150,7 +151,7 @@ class _Batch:
         """An unfinished reading comes before another of that document; one that no object holds any more is stranded."""
         if doc_id in sources:
             self._summary.listed["open"] += 1
-            yield from self._planner.again([(_document(doc_id, sources[doc_id][0]), ())])
+            yield from self._planner.again([(_document(doc_id, sources[doc_id][0]), (), None)])
 
     def _wait(self) -> None:
         self._summary.listed["waiting"] += 1
@@ -161,7 +162,7 @@ class _Batch:
 
     def _with_bytes(
         self, chosen: Sequence[_Chosen], sources: dict[str, list[dict[str, Any]]]
-    ) -> list[tuple[Document, tuple[int, ...]]]:
+    ) -> list[tuple[Document, tuple[int, ...], Blocks | None]]:
         """Of these documents the ones whose bytes were had and opened, from whichever URI has them."""
         there: dict[str, Document] = {}
         why: dict[str, tuple[str, str, str]] = {}
@@ -179,7 +180,7 @@ class _Batch:
                 gone = ("", SourceUnreadable.code, "no object holds it any more")
                 uri, code, message = why.get(entry.doc_id, gone)
                 self._leave(uri, entry.doc_id, code, message)
-        return [(there[entry.doc_id], entry.pages) for entry in chosen if entry.doc_id in there]
+        return [(there[entry.doc_id], entry.pages, entry.blocks) for entry in chosen if entry.doc_id in there]
 
     def _sources(self, doc_ids: pa.Array) -> dict[str, list[dict[str, Any]]]:
         """The objects that hold each document, as the ledger has them."""
@@ -234,14 +235,14 @@ def _document(doc_id: str, row: dict[str, Any]) -> Document:
 def _documents(output: Output) -> Iterator[list[_Chosen]]:
     """Chosen pages by document, in batches."""
     rows = output.con.cursor().execute(
-        """SELECT doc_id, list(DISTINCT page_index ORDER BY page_index) FROM chosen
-           WHERE page_index IS NOT NULL GROUP BY doc_id ORDER BY doc_id"""
+        """SELECT doc_id, list(page_index ORDER BY page_index), list(blocks ORDER BY page_index), bool_and(blocks IS NULL)
+           FROM chosen WHERE page_index IS NOT NULL GROUP BY doc_id ORDER BY doc_id"""
     )
     batch: list[_Chosen] = []
     pages = 0
     while some := rows.fetchmany(500):
-        for doc_id, indices in some:
-            batch.append(_Chosen(doc_id, tuple(indices)))
+        for doc_id, indices, blocks, whole in some:
+            batch.append(_Chosen(doc_id, tuple(indices), None if whole else blocks))
             pages += len(indices)
             if pages >= _BATCH_PAGES or len(batch) >= _BATCH_DOCUMENTS:
                 yield batch

@@ -139,13 +139,16 @@ FROM source_latest s WHERE s.error_code IS NOT NULL AND s.presence = 'present'
 
 _CHOOSE = """
 CREATE OR REPLACE TABLE chosen AS
-SELECT c.doc_id, c.uri, c.page_index, c.state, c.error_code, c.fingerprint, {blocks} AS blocks
+SELECT c.doc_id, c.uri, c.page_index, any_value(c.state) AS state, any_value(c.error_code) AS error_code,
+       any_value(c.fingerprint) AS fingerprint,
+       CASE WHEN bool_and({blocks} IS NOT NULL) THEN list_sort(list_distinct(flatten(list({blocks})))) END AS blocks
 FROM (SELECT * FROM page_choice WHERE {where}) c {of_blocks} {of_ids}
+GROUP BY c.doc_id, c.uri, c.page_index
 """
 _OF_BLOCKS = """JOIN (SELECT doc_id, page_index, list(block_index ORDER BY block_index) AS blocks FROM blocks WHERE {predicate}
 GROUP BY doc_id, page_index) b ON b.doc_id = c.doc_id AND b.page_index = c.page_index"""
 _OF_IDS = """JOIN (SELECT doc_id, page_index, CASE WHEN bool_and(block_index IS NOT NULL)
-                          THEN list(DISTINCT block_index ORDER BY block_index) END AS blocks
+                          THEN list(block_index) END AS blocks
                    FROM ids GROUP BY doc_id, page_index) i
 ON i.doc_id = c.doc_id AND (i.page_index IS NULL OR i.page_index = c.page_index)"""
 
@@ -206,6 +209,7 @@ class Preview:
     unopened: Counter[str] = field(default_factory=Counter)  # documents and objects without pages, by error code
     gone: int = 0  # documents that no object holds any more, as the ledger knows
     unknown: int = 0  # rows of the file of ids that name no live page
+    whole: int = 0  # pages of chosen blocks that must be read whole
 
 
 _COUNTED = """
@@ -216,8 +220,12 @@ FROM chosen WHERE page_index IS NOT NULL
 """
 
 
-def preview_of(output: Output, choice: Choice, current: str) -> Preview:
-    """Counts the table `chosen`."""
+def preview_of(output: Output, choice: Choice, current: str, layout: str) -> Preview:
+    """Counts the table `chosen`.
+
+    Args:
+        layout: fingerprint of the present layout; "": the present reader reads whole pages.
+    """
     con = output.con
     ((documents, blocks, other, gone),) = con.execute(_COUNTED, [current]).fetchall()
     found = Preview(documents=documents, blocks=blocks, other=other, gone=gone, unknown=unknown_ids(output, choice))
@@ -230,6 +238,13 @@ def preview_of(output: Output, choice: Choice, current: str) -> Preview:
             f"SELECT {column}, count(*) FROM chosen WHERE (page_index IS NOT NULL) = {pages} AND {column} IS NOT NULL GROUP BY 1"
         )
         counter.update(dict(rows.fetchall()))
+    if blocks:
+        output.install(con, "")
+        same = """SELECT count(*) FROM chosen c JOIN pages p ON p.doc_id = c.doc_id AND p.page_index = c.page_index
+                  WHERE c.blocks IS NOT NULL AND (p.layout_fingerprint IS DISTINCT FROM $1 OR p.regions IS NULL OR p.unwarped)"""
+        ((found.whole,),) = con.execute(same, [layout or None]).fetchall()
+        if not layout:
+            found.whole = found.pages.total()
     return found
 
 

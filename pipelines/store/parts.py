@@ -25,13 +25,15 @@ ROW_GROUP_PAGES = 1024  # a reader that wants one document fetches a few MB, not
 class PartWriter:
     """Stage `write`: pages of some spans become one part; their figures go beside the document's Markdown."""
 
-    def __init__(self, store: ObjectStore, run_id: str, fingerprint: str) -> None:
+    def __init__(self, store: ObjectStore, run_id: str, fingerprint: str, layout_fingerprint: str = "") -> None:
         self._store = store
         self._run_id = run_id
         self._fingerprint = fingerprint
+        self._layout_fingerprint = layout_fingerprint
 
     def write(self, works: Sequence[SpanWork]) -> list[SpanReceipt]:
-        """Writes figures, then the part, and returns one receipt a span; only then may the pages be committed.
+        """Writes figures, then the part, and returns the receipts of each span (one for all pages that were read with the same
+        configuration); only then may the pages be committed.
 
         Raises:
             StoreUnavailable: nothing is committed; what was put is an orphan.
@@ -43,7 +45,7 @@ class PartWriter:
         data = part_bytes([row for work in works for row in self._rows(work)])
         key = f"pages/part-{hashlib.sha256(data).hexdigest()}.parquet"
         self._store.put(key, data)
-        return [_receipt(work, key, work.span.fingerprint or self._fingerprint) for work in works]
+        return [receipt for work in works for receipt in _receipts(work, key, work.span.fingerprint or self._fingerprint)]
 
     def _rows(self, work: SpanWork) -> list[dict[str, Any]]:
         now = datetime.now(UTC)
@@ -51,7 +53,8 @@ class PartWriter:
             page_row(page)
             | {
                 "revision": work.span.revision,
-                "fingerprint": work.span.fingerprint or self._fingerprint,
+                "fingerprint": page.fingerprint or work.span.fingerprint or self._fingerprint,
+                "layout_fingerprint": self._layout_fingerprint or None,
                 "run_id": self._run_id,
                 "attempt": work.attempt,
                 "span_first": work.span.pages[0],
@@ -118,6 +121,7 @@ def _block_row(index: int, block: Block, page: PageWork) -> dict[str, Any]:
         "tokens": block.tokens,
         "tokens_saved": block.tokens_saved,
         "agreement": block.agreement,
+        "fingerprint": block.fingerprint or None,
         "seconds": block.seconds,
     }
 
@@ -141,16 +145,23 @@ def part_bytes(rows: list[dict[str, Any]]) -> bytes:
     return sink.getvalue()
 
 
-def _receipt(work: SpanWork, key: str, fingerprint: str) -> SpanReceipt:
+def _receipts(work: SpanWork, key: str, fingerprint: str) -> list[SpanReceipt]:
+    by_print: dict[str, list[PageWork]] = {}
+    for page in work.pages:
+        by_print.setdefault(page.fingerprint or fingerprint, []).append(page)
+    return [_receipt(work, pages, key, with_which) for with_which, pages in by_print.items()]
+
+
+def _receipt(work: SpanWork, pages: Sequence[PageWork], key: str, fingerprint: str) -> SpanReceipt:
     return SpanReceipt(
         doc_id=work.span.doc_id,
         revision=work.span.revision,
-        pages=tuple(page.page_index for page in work.pages),
-        states=tuple(page.state.value for page in work.pages),
-        codes=tuple(page.error.code if page.error else "" for page in work.pages),
+        pages=tuple(page.page_index for page in pages),
+        states=tuple(page.state.value for page in pages),
+        codes=tuple(page.error.code if page.error else "" for page in pages),
         tries=work.span.tries,
         attempt=work.attempt,
         part=key,
-        messages=tuple(page.error.message[:_LONGEST_MESSAGE] if page.error else "" for page in work.pages),
+        messages=tuple(page.error.message[:_LONGEST_MESSAGE] if page.error else "" for page in pages),
         fingerprint=fingerprint,
     )

@@ -35,7 +35,7 @@ WHERE l.kind = 'source';
 
 CREATE OR REPLACE VIEW revision_opened AS
 SELECT doc_id, revision, any_value(pages) AS pages, any_value(fingerprint) AS fingerprint, any_value(run_id) AS run_id,
-       any_value(tries) AS tries
+       any_value(tries) AS tries, any_value(blocks) AS blocks
 FROM ledger WHERE kind = 'revision' GROUP BY doc_id, revision;
 
 -- complete revisions, with what each said when it was completed
@@ -107,11 +107,11 @@ class LedgerState:
         return self.con.sql(sql).to_arrow_table()
 
     def open_revisions(self, doc_ids: pa.Array) -> pa.Table:
-        """Of these documents each unfinished revision: doc_id, revision, tries, pages, missing (pages that no span covers)."""
+        """Of these documents each unfinished revision: doc_id, revision, tries, pages, blocks, missing (what no span covers)."""
         wanted = pa.table({"doc_id": doc_ids})
         self.con.register("wanted", wanted)
         found = self.con.sql("""
-            SELECT r.doc_id, r.revision, r.tries, r.pages, list_sort(list_filter(r.pages,
+            SELECT r.doc_id, r.revision, r.tries, r.pages, any_value(r.blocks) AS blocks, list_sort(list_filter(r.pages,
                      lambda p: NOT list_contains(coalesce(any_value(c.covered), []::INTEGER[]), p))) AS missing
             FROM revision_opened r SEMI JOIN wanted w ON w.doc_id = r.doc_id
             LEFT JOIN (SELECT doc_id, revision, list(page_index) AS covered FROM revision_page
