@@ -15,11 +15,13 @@ from jobs.export_sft import export_sft
 from jobs.finetune import finetune
 from jobs.gc import gc
 from jobs.ingest import ingest
+from jobs.nightly import nightly
 from jobs.plan import plan
 from jobs.report import report
 from jobs.reprocess import reprocess
 from jobs.show import show
 from jobs.status import status
+from jobs.submit import CONTEXT, submit
 from jobs.tables import tables
 from jobs.tune import tune
 from jobs.verify_model import verify_model
@@ -30,8 +32,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Archives of documents to Parquet and Markdown, with nothing lost.",
 )
-for command in (ingest, reprocess, plan, audit, status, show, report, diff, export, tables, compact, gc, doctor, tune, finetune):
+reading = (ingest, nightly, reprocess)
+for command in (*reading, plan, audit, status, show, report, diff, export, tables, compact, gc, doctor, tune, finetune):
     app.command()(command)
+app.command(context_settings=CONTEXT)(submit)
 app.command("export-sft")(export_sft)
 app.command("verify-model")(verify_model)
 

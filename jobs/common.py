@@ -67,10 +67,10 @@ def configuration(
     return load(conf or [], settings or [], layers)
 
 
-def guarded(command: Callable[..., None]) -> None:
-    """Runs one command as a program."""
+def guarded(command: Callable[..., None], context: dict[str, Any] | None = None) -> None:
+    """Runs one command as a program; `context`: settings of its parser."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(command)
+    app.command(context_settings=context)(command)
     run_app(app)
 
 

@@ -25,7 +25,7 @@ def read(
     history: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> pa.Table:
-    """Live `pages`, `blocks`, `documents` or `sources` of an output, ordered by identity.
+    """Live `pages`, `blocks`, `documents` or `sources` of an output, or the `versions` of its URIs, ordered by identity.
 
     Args:
         history: everything that was ever committed, not only what is live.
@@ -45,5 +45,5 @@ def read_batches(
 
 
 def views(con: duckdb.DuckDBPyConnection, output: Output) -> None:
-    """Creates the views pagemill_pages, _blocks, _documents and _sources in a DuckDB connection; keep `output` open."""
+    """Creates pagemill_pages, _blocks, _documents, _sources and _versions in a DuckDB connection; keep `output` open."""
     output.install(con, "pagemill_")

@@ -186,6 +186,10 @@ class ClaimConfig(_Section):
     beat_s: float = Field(gt=0)
 
 
+class NightlyConfig(_Section):
+    drain_s: float = Field(ge=0)
+
+
 class RayConfig(_Section):
     address: str | None
     workers: int | None = Field(ge=1)
@@ -215,6 +219,7 @@ class Config(_Section):
     assemble: AssembleConfig
     store: StoreConfig
     claim: ClaimConfig
+    nightly: NightlyConfig
     ray: RayConfig
     observe: ObserveConfig
 

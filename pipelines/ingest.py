@@ -9,11 +9,13 @@ import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from types import FrameType
 
 from pipelines.config import Config, StoreConfig
+from pipelines.deadline import Deadline
 from pipelines.errors import ExitCode, Fenced, PagemillError
 from pipelines.fingerprint import fingerprint, layout_fingerprint
 from pipelines.layout.detect import load_engine
@@ -40,6 +42,8 @@ from pipelines.store.records import record
 log = EventLog()
 
 
+_COUNT_LEFT_S = 60.0  # how long a run that drains at its deadline goes on listing, to say what it leaves
+
 Planning = Callable[[Site, Ledger, Summary], Plan]
 
 
@@ -52,17 +56,19 @@ class Ended:
     report: dict[str, str]
 
 
-def ingest(source: str, output: str, config: Config, *, inline: bool = False, take_over: bool = False) -> Ended:
-    """Reads everything of `source` that `output` does not have yet.
+def ingest(
+    source: str, output: str, config: Config, *, inline: bool = False, take_over: bool = False, until: datetime | None = None
+) -> Ended:  # fmt: skip
+    """Reads everything of `source` that `output` does not have yet, or what of it can be read `until` then.
 
     Raises:
         PagemillError: before the claim (bad configuration, unwritable output, fenced). Afterwards errors end in `Ended`.
     """
 
     def plan(site: Site, ledger: Ledger, summary: Summary) -> Plan:
-        return Discovery(site, source, ledger, summary).plan
+        return Discovery(site, source, ledger, summary, _COUNT_LEFT_S if until else 0)
 
-    return run_job(source, output, config, plan, inline=inline, take_over=take_over)
+    return run_job(source, output, config, plan, inline=inline, take_over=take_over, until=until)
 
 
 def reprocess(output: str, choice: Choice, config: Config, *, inline: bool = False, take_over: bool = False) -> Ended:
@@ -97,13 +103,14 @@ def preview(output: str, choice: Choice, config: Config, most: int | None = None
 
 def run_job(
     source: str, output: str, config: Config, plan: Planning, *, inline: bool, take_over: bool,
-    opening: Callable[[str, StoreConfig], ObjectStore] = open_output,
+    opening: Callable[[str, StoreConfig], ObjectStore] = open_output, until: datetime | None = None,
 ) -> Ended:  # fmt: skip
     """Claims an output, reads what the plan brings, reports, releases.
 
     Args:
         source: what the report calls the source.
         opening: `open_existing` for a job that makes no output.
+        until: when it must be over; what is left then is for the next run.
 
     Raises:
         PagemillError: before the claim. Afterwards errors end in `Ended`.
@@ -122,7 +129,7 @@ def run_job(
         run = Run(site, plan(site, ledger, summary), store, ledger, summary)
         begun = {"status": "running", "source": summary.source, "request": summary.request}
         ledger.append([record("run", run_id=site.run_id, summary=json.dumps(begun))])
-        exit_code = _execute(run, summary, config, inline)
+        exit_code = _execute(run, summary, config, inline, until)
         report = _report(summary, exit_code, store, ledger, config)
         log.info(
             "run_ended", status=summary.status, exit=exit_code.name, pages=summary.pages_done, failed=summary.pages["failed"],
@@ -155,10 +162,18 @@ def fingerprint_of(config: Config) -> str:
     return fingerprint(config, _engines(config, identify(config))[1])
 
 
-def _execute(run: Run, summary: Summary, config: Config, inline: bool) -> ExitCode:
+def _execute(run: Run, summary: Summary, config: Config, inline: bool, until: datetime | None) -> ExitCode:
+    deadline: Deadline | None = None
     try:
-        with Progress(summary, config.observe.line_every_s), _draining(run):
+        with ExitStack() as around:
+            around.enter_context(Progress(summary, config.observe.line_every_s))
+            handles = around.enter_context(_draining(run))
+            if until is not None:
+                deadline = Deadline(until, config.nightly.drain_s, run.under_way_s, run.drain, handles)
+                around.enter_context(deadline)
             run.execute(inline)
+        if deadline is not None and deadline.drained:
+            summary.message = f"ended by --until {deadline.until.isoformat(timespec='seconds')}"
         return _outcome(run, summary)
     except PagemillError as error:
         summary.status = "fenced" if isinstance(error, Fenced) else "failed"
@@ -166,6 +181,8 @@ def _execute(run: Run, summary: Summary, config: Config, inline: bool) -> ExitCo
         return error.exit_code
     except KeyboardInterrupt:
         summary.status, summary.message = "interrupted", "stopped at once by a second signal; what was committed stays"
+        if deadline is not None and deadline.missed:
+            summary.message = "stopped at --until before it had drained; what was committed stays"
         return ExitCode.INTERRUPTED
 
 
@@ -212,10 +229,10 @@ def _release(ledger: Ledger) -> None:
 
 
 @contextmanager
-def _draining(run: Run) -> Iterator[None]:
-    """The first SIGINT or SIGTERM drains, the second stops; only where this thread may handle signals."""
+def _draining(run: Run) -> Iterator[bool]:
+    """The first SIGINT or SIGTERM drains, the second stops; False where this thread may not handle signals."""
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield False
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -226,7 +243,7 @@ def _draining(run: Run) -> Iterator[None]:
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield True
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -15,7 +15,8 @@ import dataclasses
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 from pipelines.assemble.finalize import Finalizer
 from pipelines.books import Books
@@ -44,6 +45,15 @@ _MOST_BARREN = 5  # a poison page alone accounts for two: the graph that it ende
 Plan = Callable[[], Iterator[Planned]]  # what there is to read, as it is found
 
 
+@runtime_checkable
+class LooksAgain(Protocol):
+    """A plan over a source that can change while it is read."""
+
+    def look_again(self, uris: Sequence[str]) -> Iterator[Planned]:
+        """What these hold now, whose planned bytes were gone when they were to be read."""
+        ...
+
+
 class Run:
     """One execution of a job over what a plan brings and one output that this driver has claimed."""
 
@@ -56,6 +66,8 @@ class Run:
         self._writer = PartWriter(store, site.run_id, site.fingerprint, site.layout_fingerprint)
         self._apart = Supply(1)  # what runs page by page after a graph died
         self._lost: list[Lost] = []
+        self._gone: set[str] = set()  # URIs without the bytes that were planned
+        self._feed: Feed | None = None  # of the graph that runs
         self._draining = False
         self._barren = 0  # graphs in a row that died without any outcome
 
@@ -65,8 +77,7 @@ class Run:
         Raises:
             SourceUnreachable, Fenced, StoreUnavailable, DamagedOutput, EngineUnavailable
         """
-        planning = threading.Thread(target=self._plan, name="plan", daemon=True)
-        planning.start()
+        planning = self._begin_planning(self._planned)
         try:
             if self._supply.wait():
                 wait_until_ready(self._site.config)
@@ -90,36 +101,67 @@ class Run:
     def drained(self) -> bool:
         return self._draining
 
+    def under_way_s(self) -> float | None:
+        """How long what is under way may take, by what pages lately took; None: nothing has come back yet."""
+        feed = self._feed
+        return None if feed is None else feed.took_s()
+
     # -- discover, probe, plan -----------------------------------------------------------------------------------------
 
-    def _plan(self) -> None:
+    def _begin_planning(self, plan: Plan) -> threading.Thread:
+        planning = threading.Thread(target=self._plan, args=(plan, self._supply), name="plan", daemon=True)
+        planning.start()
+        return planning
+
+    def _plan(self, plan: Plan, supply: Supply) -> None:
         try:
-            for planned in self._planned():
+            found = plan()
+            for planned in found:
                 self._books.opened(planned)
                 if planned.gone is not None:
                     self._give_up([Lost(span, planned.gone) for span in planned.spans])
                     continue
-                if not self._supply.put(planned.spans):
+                if not supply.put(planned.spans):
+                    if isinstance(found, Generator):
+                        found.close()  # it may still count what it leaves
                     return
             self._summary.planning_done = True
         except BaseException as error:  # raised by execute(), after what was planned is read
             self._error = self._error or error
         finally:
-            self._supply.close()
+            supply.close()
+
+    def _look_again(self) -> threading.Thread | None:
+        """Plans what the URIs hold whose planned bytes were gone; its thread, or None where there is nothing of the kind."""
+        uris, self._gone = sorted(self._gone), set()
+        plan: object = self._planned
+        if not uris or not isinstance(plan, LooksAgain):
+            return None
+        self._books.settle()  # the ledger then says how their old documents ended
+        self._supply = Supply(self._site.config.block_pages)
+        if self._draining or self._error is not None:  # asked after a drain has a supply that it can stop
+            return None
+        return self._begin_planning(lambda: plan.look_again(uris))
 
     # -- rasterize to write --------------------------------------------------------------------------------------------
 
     def _read_inline(self) -> None:
         chain = Chain(stage_names(self._site.config), self._site)
         try:
-            while (taken := self._supply.take(1)) is not None:
-                self._received(chain.run(begin(taken[0])))
-                self._raise_fatal()
-            for span in self._second_chance():
-                self._received(chain.run(begin([span])))
-            self._give_up(self._lost)
+            self._read_supply_inline(chain)
+            if planning := self._look_again():
+                self._read_supply_inline(chain)
+                planning.join()
         finally:
             chain.close()
+
+    def _read_supply_inline(self, chain: Chain) -> None:
+        while (taken := self._supply.take(1)) is not None:
+            self._received(chain.run(begin(taken[0])))
+            self._raise_fatal()
+        for span in self._second_chance():
+            self._received(chain.run(begin([span])))
+        self._give_up(self._lost)
 
     def _read_through_ray(self) -> None:
         from pipelines.cluster.metrics import Exporter
@@ -132,14 +174,20 @@ class Run:
         with session, Exporter(self._summary):
             self._summary.workers = session.workers
             pools = plan_pools(config, session.cpus, session.gpus, session.workers)
-            suspects: list[Span] = []
-            while self._supply.wait():
-                self._check_progress()
-                feed = self._new_feed(blocks_ahead(pools) * config.block_pages)
-                suspects += self._one_graph(feed, self._supply, pools)
-            suspects += self._second_chance()
-            if suspects and not self.drained:
-                self._read_apart(suspects, alone(pools))
+            self._read_supply(pools)
+            if planning := self._look_again():
+                self._read_supply(pools)
+                planning.join()
+
+    def _read_supply(self, pools: Sequence[Pool]) -> None:
+        suspects: list[Span] = []
+        while self._supply.wait():
+            self._check_progress()
+            feed = self._feed = self._new_feed(blocks_ahead(pools) * self._site.config.block_pages)
+            suspects += self._one_graph(feed, self._supply, pools)
+        suspects += self._second_chance()
+        if suspects and not self.drained:
+            self._read_apart(suspects, alone(pools))
 
     def _one_graph(self, feed: Feed, supply: Supply, pools: Sequence[Pool], retries: int | None = None) -> list[Span]:
         """Runs a graph to its end, or to its death; returns what was fed and did not come back."""
@@ -196,6 +244,7 @@ class Run:
                     again.append(dataclasses.replace(entry.span, uri=others[0]))
                 else:
                     self._give_up([entry])
+                    self._gone.add(entry.span.uri)
         return again
 
     def _give_up(self, lost: list[Lost]) -> None:

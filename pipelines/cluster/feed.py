@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
@@ -41,6 +42,7 @@ PLAN = pa.schema(
         ),
     ]
 )
+_TOOK = 512  # pages: the first ones, which waited for the actors to start, are forgotten soon
 _POLL_LOCAL_S = 0.05
 _POLL_REMOTE_S = 0.5  # two GETs a second at most while planning is slower than reading
 
@@ -76,6 +78,8 @@ class Feed:
         self._segments = 0
         self._blocks = 0
         self._waiting: dict[tuple[str, int, int], Span] = {}  # pages as (doc, revision, page) published, not receipted
+        self._since: dict[tuple[str, int, int], float] = {}  # when, of the same pages
+        self._took: deque[float] = deque(maxlen=_TOOK)  # seconds of the pages that lately came back
         self._changed = threading.Condition()
         self._ended = False
 
@@ -91,6 +95,9 @@ class Feed:
                 self._blocks += 1
                 for span in spans:
                     self._waiting.update({(span.doc_id, span.revision, page): span for page in span.pages})
+                    self._since.update(
+                        dict.fromkeys([(span.doc_id, span.revision, page) for page in span.pages], time.monotonic())
+                    )
             self._put(pa.concat_tables(tables))
             return True
 
@@ -103,7 +110,14 @@ class Feed:
         with self._changed:
             for page in pages:
                 self._waiting.pop((doc_id, revision, page), None)
+                if (since := self._since.pop((doc_id, revision, page), None)) is not None:
+                    self._took.append(time.monotonic() - since)
             self._changed.notify_all()
+
+    def took_s(self) -> float | None:
+        """The longest that a page lately took from its publication until it came back; None: none did yet."""
+        with self._changed:
+            return max(self._took, default=None)
 
     def outstanding(self) -> list[Span]:
         """What was published and has not come back, as spans of the pages that are missing."""

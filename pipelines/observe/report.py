@@ -57,11 +57,20 @@ def final_line(summary: Summary, exit_code: ExitCode, report: dict[str, str]) ->
     lines = [f"{summary.status}: {documents}; {pages}" + (f"; {summary.pending} pages pending" if summary.pending else "")]
     if summary.message:
         lines.append(summary.message)
+    if summary.status == "interrupted":
+        lines.append(f"left      {_left(summary)}")
     lines += [_failure_line(failure.as_dict()) for failure in summary.failures[:10]]
     if exit_code in (ExitCode.OK, ExitCode.SOME_FAILED, ExitCode.INTERRUPTED):
         lines += [f"Markdown  {output}/markdown", f"Parquet   {output}/pages"]
         lines += [f"Report    {output}/{report['report.html']}"] if report else []
     return "\n".join(lines)
+
+
+def _left(summary: Summary) -> str:
+    pages = f"{summary.pending or 0} pages of documents under way"
+    if summary.left_objects is None:
+        return pages
+    return f"{pages}, {summary.left_objects} other objects" + ("" if summary.listing_done else ", as far as the listing went")
 
 
 def _counted(counts: dict[str, int], noun: str) -> str:

@@ -83,6 +83,8 @@ class Summary:
     codes: Counter[str] = field(default_factory=Counter)  # of failed pages
     planned_pages: int = 0
     planning_done: bool = False
+    listing_done: bool = False  # every object was compared with the ledger
+    left_objects: int | None = None  # listed, not done, and not reached by this run; null: it lists nothing
     stage_seconds: Counter[str] = field(default_factory=Counter)  # summed over workers
     pools: dict[str, Pool] = field(default_factory=dict)  # of actors, by the stages that they hold
     workers: int = 0

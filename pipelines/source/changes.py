@@ -6,7 +6,7 @@ is read. An object that is unchanged and whose document is done costs nothing bu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -124,25 +124,40 @@ class ChangeDetector:
         Args:
             batch: columns uri, size, etag, mtime_ns, ctime_ns, inode.
         """
+        self.count(batch)
+        rows = self._con.sql("SELECT * FROM judged WHERE verdict <> 'done'").to_arrow_table()
+        for row in rows.to_pylist():
+            row["flags"] = tuple(row["flags"] or ())
+            yield Candidate(verdict=Verdict(row.pop("verdict")), **row)
+
+    def count(self, batch: pa.Table) -> None:
+        """Judges a batch, as `compare` does, for `counts` alone."""
         self._con.register("batch", batch)
         self._con.execute("INSERT INTO listed SELECT uri FROM batch")
         found = self._con.execute(f"CREATE OR REPLACE TEMP TABLE judged AS {_CLASSIFY}; SELECT verdict, count(*), "
                                   "sum(size)::BIGINT FROM judged GROUP BY verdict").fetchall()  # fmt: skip
         self._con.execute("INSERT INTO replaced SELECT uri FROM judged WHERE verdict = 'changed' AND doc_id IS NOT NULL")
+        self._con.unregister("batch")
         for verdict, count, size in found:
             self.counts[Verdict(verdict)] += count
             self.listed_bytes += size or 0
-        rows = self._con.sql("SELECT * FROM judged WHERE verdict <> 'done'").to_arrow_table()
-        self._con.unregister("batch")
-        for row in rows.to_pylist():
-            row["flags"] = tuple(row["flags"] or ())
-            yield Candidate(verdict=Verdict(row.pop("verdict")), **row)
+
+    @property
+    def undone(self) -> int:
+        """Objects judged so far that are not done."""
+        return sum(count for verdict, count in self.counts.items() if verdict is not Verdict.DONE)
 
     def vanished(self, below: str) -> Iterator[dict[str, object]]:
         """Known objects below a prefix that a complete listing did not name, as columns of a source record."""
+        return self._known("ANTI JOIN listed l ON l.uri = k.uri WHERE k.presence = 'present' AND starts_with(k.uri, ?)", below)
+
+    def known(self, uris: Sequence[str]) -> Iterator[dict[str, object]]:
+        """Those of these objects that were there, as columns of a source record."""
+        return self._known("WHERE k.presence = 'present' AND list_contains(?, k.uri)", list(uris))
+
+    def _known(self, where: str, value: object) -> Iterator[dict[str, object]]:
         cursor = self._con.cursor().execute(
-            "SELECT k.* EXCLUDE (presence, error_code, error_message) FROM known k ANTI JOIN listed l ON l.uri = k.uri "
-            "WHERE k.presence = 'present' AND starts_with(k.uri, ?)", [below]
+            f"SELECT k.* EXCLUDE (presence, error_code, error_message) FROM known k {where}", [value]
         )  # fmt: skip
         while batch := cursor.fetchmany(1000):
             names = [column[0] for column in cursor.description or ()]

@@ -6,14 +6,19 @@ Invariant: a listing that breaks off raises and marks nothing vanished; only a c
 from __future__ import annotations
 
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pyarrow as pa
+
+from pipelines.errors import PagemillError
 from pipelines.observe.summary import Summary
 from pipelines.source.cache import DocumentCache
-from pipelines.source.changes import ChangeDetector
-from pipelines.source.listing import batched, discover, prefix_of
+from pipelines.source.changes import ChangeDetector, Verdict
+from pipelines.source.listing import batched, discover, look, prefix_of
 from pipelines.source.planner import Planned, Planner
 from pipelines.source.probing import Prober
 from pipelines.stages import Site
@@ -25,14 +30,49 @@ from pipelines.store.state import LedgerState
 class Discovery:
     """What one run finds in its source."""
 
-    def __init__(self, site: Site, source: str, ledger: Ledger, summary: Summary) -> None:
+    def __init__(self, site: Site, source: str, ledger: Ledger, summary: Summary, count_left_s: float = 0) -> None:
         self._site, self._source, self._ledger, self._summary = site, source, ledger, summary
+        self._count_left_s = count_left_s
 
-    def plan(self) -> Iterator[Planned]:
+    def __call__(self) -> Iterator[Planned]:
         """
         Raises:
             SourceUnreachable: what was planned before stays planned.
         """
+        with self._planning() as (changes, planner, prober, requests):
+            options = self._site.config.source.storage_options
+            listing = batched(discover(self._source, options, self._summary.skipped, requests))
+            try:
+                yield from planner.plan(listing, prober.probe_all)
+                self._summary.listing_done = True
+                below = prefix_of(self._source)
+                if below is not None:
+                    for known in changes.vanished(below):
+                        yield self._vanished(known, "vanished")
+                yield from planner.stranded(below)
+            except GeneratorExit:  # the run drains
+                self._count_left(changes, listing)
+                raise
+            finally:
+                self._summary.listed.update({str(verdict): count for verdict, count in changes.counts.items() if count})
+                self._summary.left_objects = changes.undone - planner.reached
+
+    def look_again(self, uris: Sequence[str]) -> Iterator[Planned]:
+        """What these hold now, whose planned bytes were gone when they were to be read: other bytes, or nothing."""
+        with self._planning() as (changes, planner, prober, _):
+            found = look(uris, self._site.config.source.storage_options)
+            there = batched(info for info in found.values() if info is not None)
+            for planned in planner.plan(there, prober.probe_all, only=Verdict.CHANGED):
+                self._summary.listed["changed_meanwhile"] += 1
+                yield planned
+            below = prefix_of(self._source)
+            gone = [uri for uri, info in found.items() if info is None and below is not None and uri.startswith(below)]
+            for known in changes.known(gone):
+                yield self._vanished(known, "vanished_meanwhile")
+
+    @contextmanager
+    def _planning(self) -> Iterator[tuple[ChangeDetector, Planner, Prober, Counter[str]]]:
+        """A comparison with the ledger as it is now, and a planner and a prober over it; the last: requests to be counted."""
         config = self._site.config
         with tempfile.TemporaryDirectory(prefix="pagemill-plan-") as scratch:
             state = LedgerState([file.path for file in self._ledger.files], Path(scratch))
@@ -41,20 +81,24 @@ class Discovery:
             prober = Prober(config, cache, changes.opened)
             planner = Planner(state, changes, self._site.run_id, self._site.fingerprint, config.source.span_pages)
             requests: Counter[str] = Counter()
-            listing = batched(discover(self._source, config.source.storage_options, self._summary.skipped, requests))
             try:
-                yield from planner.plan(listing, prober.probe_all)
-                below = prefix_of(self._source)
-                if below is not None:
-                    yield from self._vanished(changes, below)
-                yield from planner.stranded(below)
+                yield changes, planner, prober, requests
             finally:
-                self._summary.listed.update({str(verdict): count for verdict, count in changes.counts.items() if count})
                 prober.close()
                 self._summary.asked_source(requests + cache.requests)
                 state.close()
 
-    def _vanished(self, changes: ChangeDetector, below: str) -> Iterator[Planned]:
-        for known in changes.vanished(below):
-            self._summary.listed["vanished"] += 1
-            yield Planned([record("source", **{**known, "presence": "vanished", "run_id": self._site.run_id})])
+    def _count_left(self, changes: ChangeDetector, listing: Iterator[pa.Table]) -> None:
+        """Goes on with the listing, without opening anything, so that the run can say what it leaves; for a while."""
+        until = time.monotonic() + self._count_left_s
+        with suppress(PagemillError):  # what it then says is "as far as the listing went"
+            while time.monotonic() < until:
+                batch = next(listing, None)
+                if batch is None:
+                    self._summary.listing_done = True
+                    return
+                changes.count(batch)
+
+    def _vanished(self, known: Mapping[str, object], verdict: str) -> Planned:
+        self._summary.listed[verdict] += 1
+        return Planned([record("source", **{**known, "presence": "vanished", "run_id": self._site.run_id})])

@@ -245,6 +245,24 @@ def _named_by(manifest: str, copy: str, options: Mapping[str, Any], requests: Co
             requests.update(bucket.counts)
 
 
+def look(uris: Iterable[str], options: Mapping[str, Any]) -> dict[str, ObjectInfo | None]:
+    """What each of these objects is now; None: it is not there any more.
+
+    Raises:
+        SourceUnreachable
+    """
+    buckets: dict[str, RemoteSource] = {}
+    found: dict[str, ObjectInfo | None] = {}
+    for uri in uris:
+        if is_remote(uri):
+            bucket = buckets.setdefault(bucket_of(uri), RemoteSource(bucket_of(uri), options))
+            found[uri] = bucket.info(uri.partition("://")[2])
+        else:
+            path = os.path.abspath(local_path(uri))
+            found[uri] = local_info(path) if os.path.lexists(path) else None
+    return found
+
+
 def bucket_of(uri: str) -> str:
     """Scheme and bucket (or host) of a remote URI."""
     return "/".join(uri.split("/", 3)[:3])

@@ -75,17 +75,26 @@ class Planner:
         self._run_id = run_id
         self._fingerprint = fingerprint
         self._span_pages = span_pages
+        self.reached = 0  # candidates of which everything was yielded
         self._planned: set[bytes] = set()  # documents of this run: half a digest each, 20,000,000 fit in 2 GiB
 
     def plan(
-        self, batches: Iterable[pa.Table], probe_all: Callable[[Iterator[Candidate]], Iterator[Probed]]
+        self,
+        batches: Iterable[pa.Table],
+        probe_all: Callable[[Iterator[Candidate]], Iterator[Probed]],
+        only: Verdict | None = None,
     ) -> Iterator[Planned]:
-        """Everything that a listing leads to; of each batch what needs no probing comes first."""
+        """Everything that a listing leads to; of each batch what needs no probing comes first.
+
+        Args:
+            only: objects of other verdicts are left.
+        """
         for batch in batches:
-            found = list(self._changes.compare(batch))
+            found = [candidate for candidate in self._changes.compare(batch) if only in (None, candidate.verdict)]
             known = (Verdict.OPEN, Verdict.RETRY_PAGES)
             yield from self._unchanged([candidate for candidate in found if candidate.verdict in known])
             for probed in probe_all(candidate for candidate in found if candidate.verdict not in known):
+                self.reached += 1
                 yield self.probed(probed)
 
     # -- objects that need no fetching ---------------------------------------------------------------------------------
@@ -96,9 +105,12 @@ class Planner:
             for c in candidates
             if c.doc_id is not None and self._first_time(c.doc_id)
         ]
+        before = self.reached
         for document, revision, spans, records in self._remaining(documents):
             del document
+            self.reached += 1
             yield Planned(records, revision, spans)
+        self.reached = before + len(candidates)
 
     # -- objects that were fetched -------------------------------------------------------------------------------------
 

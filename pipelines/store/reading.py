@@ -24,7 +24,7 @@ from pipelines.store.one_document import document_markdown
 from pipelines.store.parts import part_bytes
 from pipelines.store.state import install_views
 
-What = Literal["pages", "blocks", "documents", "sources"]
+What = Literal["pages", "blocks", "documents", "sources", "versions"]
 
 _PAGE_COLUMNS = ", ".join(f"p.{name}" for name in PAGES.names)
 
@@ -52,6 +52,13 @@ QUALIFY row_number() OVER (PARTITION BY h.doc_id ORDER BY h.revision DESC) = 1;
 
 CREATE OR REPLACE VIEW {{prefix}}sources AS SELECT * FROM source_latest;
 
+-- what each URI held, one document after another
+CREATE OR REPLACE VIEW {{prefix}}versions AS
+SELECT uri, row_number() OVER w AS version, doc_id, "at" AS since, lead("at") OVER w AS until
+FROM (SELECT uri, doc_id, "at", number, "row" FROM ledger WHERE kind = 'source' AND doc_id IS NOT NULL
+      QUALIFY doc_id IS DISTINCT FROM lag(doc_id) OVER (PARTITION BY uri ORDER BY number, "row"))
+WINDOW w AS (PARTITION BY uri ORDER BY number, "row");
+
 CREATE OR REPLACE VIEW {{prefix}}sources_history AS
 SELECT uri, etag, size, mtime_ns, ctime_ns, inode, presence, doc_id, format, page_count, error_code, error_message, run_id,
        "at", number, "row" FROM ledger WHERE kind = 'source';
@@ -77,6 +84,7 @@ QUALIFY row_number() OVER (PARTITION BY s.doc_id, s.page_index ORDER BY s.positi
 
 _ORDER = {
     "pages": "doc_id, page_index", "blocks": "doc_id, page_index, block_index", "documents": "doc_id", "sources": "uri",
+    "versions": "uri, version",
 }  # fmt: skip
 
 
@@ -194,11 +202,12 @@ class Output:
 
     def _relation(self, what: What, columns: Sequence[str] | None, history: bool) -> duckdb.DuckDBPyRelation:
         if what not in _ORDER:
-            raise ConfigError(f"cannot read {what!r}: pages, blocks, documents or sources")
+            raise ConfigError(f"cannot read {what!r}: pages, blocks, documents, sources or versions")
         if history and what in ("pages", "blocks"):
             self.install_history(self.con, "")
         wanted = ", ".join(f'"{column}"' for column in columns) if columns else "*"
-        return self.con.sql(f"SELECT {wanted} FROM {what}{'_history' if history else ''} ORDER BY {_ORDER[what]}")
+        view = f"{what}_history" if history and what != "versions" else what
+        return self.con.sql(f"SELECT {wanted} FROM {view} ORDER BY {_ORDER[what]}")
 
     def _part_path(self, part: str) -> str:
         local = self.store.local_path(part)

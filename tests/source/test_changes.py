@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import pagemill
 from pipelines.cluster.feed import Feed
-from pipelines.errors import ExitCode
+from pipelines.errors import ExitCode, SourceUnreadable
 from pipelines.ingest import Ended
 from pipelines.pipeline import Run
+from pipelines.source.cache import DocumentCache
 from pipelines.stages import Outcome
 from pipelines.store.audit import audit
 from tests.builders import archive, text_pdf
@@ -148,7 +152,9 @@ def test_a_copy_elsewhere_finishes_what_another_began(tmp_path: Path, monkeypatc
     assert audit(str(output), [str(source / "moved.pdf")]).ok
 
 
-def change_before_reading(source: Path, name: str, output: Path, monkeypatch: pytest.MonkeyPatch) -> Ended:
+def change_before_reading(
+    source: Path, name: str, output: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object] | None = None
+) -> Ended:
     """A run in which an object changes after it was planned, on a node that has no copy of it."""
     with monkeypatch.context() as patch:
         reading = Run._read_inline
@@ -156,8 +162,8 @@ def change_before_reading(source: Path, name: str, output: Path, monkeypatch: py
         def changed(run: Run) -> None:
             run._supply.wait()
             while not run._summary.planning_done:
-                pass
-            text_pdf(source / name, 1, "other bytes")
+                time.sleep(0.01)
+            (change or (lambda path: text_pdf(path, 1, "other bytes")))(source / name)
             shutil.rmtree(f"{output}-cache")
             Path(f"{output}-cache").mkdir()
             reading(run)
@@ -172,11 +178,49 @@ def test_bytes_that_changed_after_planning_are_never_read_as_the_old_document(
     source, output = archive(tmp_path / "in", {"a": 3, "b": 1}), tmp_path / "out"
     ended = change_before_reading(source, "a.pdf", output, monkeypatch)
     assert ended.exit_code == ExitCode.SOME_FAILED
-    assert pages(output) == {"a.pdf": ["SOURCE_CHANGED"] * 3, "b.pdf": ["ok"]}
-    assert audit(str(output)).ok
-    again = inline(source, output)  # what it holds now is another document
-    assert listed(again) == {"changed": 1, "done": 1}
-    assert pages(output) == {"a.pdf": ["ok"], "b.pdf": ["ok"]}
+    assert listed(ended) == {"new": 2, "changed_meanwhile": 1}
+    assert pages(output) == {"a.pdf": ["ok"], "b.pdf": ["ok"]}  # what it holds now is another document, read by the same run
+    history = pagemill.read(str(output), "pages", history=True).to_pylist()
+    assert sorted(row["error_code"] or row["state"] for row in history) == ["SOURCE_CHANGED"] * 3 + ["ok"] * 2
+    assert ended.summary.pending == 0
+    assert audit(str(output), [str(path) for path in source.iterdir()]).ok
+    assert inline(source, output).summary.status == "nothing_to_do"
+
+
+def test_an_object_that_vanished_after_planning_is_recorded_so_by_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, output = archive(tmp_path / "in", {"a": 3, "b": 1}), tmp_path / "out"
+    ended = change_before_reading(source, "a.pdf", output, monkeypatch, Path.unlink)
+    assert ended.exit_code == ExitCode.SOME_FAILED
+    assert listed(ended) == {"new": 2, "vanished_meanwhile": 1}
+    assert sources(output)["a.pdf"]["presence"] == "vanished"
+    assert pages(output) == {"a.pdf": ["SOURCE_UNREADABLE"] * 3, "b.pdf": ["ok"]}
+    assert audit(str(output), [str(source / "b.pdf")]).ok
+    assert inline(source, output).summary.status == "nothing_to_do"
+    text_pdf(source / "a.pdf", 3)  # the same bytes are back: what was not read is read now
+    assert inline(source, output).exit_code == ExitCode.OK
+    assert pages(output) == {"a.pdf": ["ok"] * 3, "b.pdf": ["ok"]}
+
+
+def test_an_object_that_cannot_be_read_for_a_while_is_left_to_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, output = archive(tmp_path / "in", {"a": 3}), tmp_path / "out"
+    reads = DocumentCache._transfer
+
+    def fails(cache: DocumentCache, uri: str, *rest: Any) -> None:
+        if os.path.exists(tmp_path / "away"):
+            raise SourceUnreadable(f"{uri}: not now")
+        reads(cache, uri, *rest)
+
+    monkeypatch.setattr(DocumentCache, "_transfer", fails)
+    ended = change_before_reading(source, "a.pdf", output, monkeypatch, lambda _: (tmp_path / "away").touch())
+    assert listed(ended) == {"new": 1}  # the object itself is as it was
+    assert pages(output) == {"a.pdf": ["SOURCE_UNREADABLE"] * 3}
+    (tmp_path / "away").unlink()
+    assert inline(source, output).exit_code == ExitCode.OK
+    assert pages(output) == {"a.pdf": ["ok"] * 3}
 
 
 def test_when_bytes_changed_another_uri_that_has_them_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
