@@ -136,8 +136,9 @@ def _shared_files(pid: int) -> dict[tuple[int, int], int]:
 def _name(process: psutil.Process) -> str:
     command = process.cmdline()
     first = os.path.basename(command[0]) if command else process.name()
-    if first.startswith("python") and len(command) > 2 and command[1] in ("-m", "-c"):
-        return f"python {command[1]} {command[2].split()[0][:60]}"
-    if first.startswith("python") and len(command) > 1:
-        return f"python {os.path.basename(command[1])}"
+    if first.startswith("python"):
+        rest = [part for part in command[1:] if part and (part in ("-m", "-c") or not part.startswith("-"))]
+        if len(rest) > 1 and rest[0] in ("-m", "-c"):
+            return f"python {rest[0]} {rest[1].split()[0][:60]}"
+        return f"python {os.path.basename(rest[0])}" if rest else "python"
     return first.split(" ")[0]

@@ -11,14 +11,21 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pyarrow as pa
+import ray
+import ray._private.node
 import ray._private.services
 import ray._private.utils
 from ray.data import DataContext
+from ray.data._internal.cluster_autoscaler.base_cluster_autoscaler import ClusterAutoscaler
+from ray.data._internal.execution import streaming_executor
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.execution.interfaces import ExecutionResources
+from ray.data._internal.execution.operators import actor_pool_map_operator
+from ray.data._internal.stats import _StatsManager
 
 _PICKLED = "ray.data.arrow_pickled_object"
 
@@ -43,13 +50,11 @@ def own_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    setter = ray._private.utils.set_sigterm_handler
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    ray._private.utils.set_sigterm_handler = lambda _: None
     try:
-        yield
+        with _replaced(ray._private.utils, "set_sigterm_handler", lambda _: None):
+            yield
     finally:
-        ray._private.utils.set_sigterm_handler = setter
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -61,12 +66,71 @@ def without_dashboard_process() -> Iterator[None]:
     `include_dashboard=False` still starts one, and even with the report disabled it asks the metadata services of three
     clouds where it runs (seen in Ray 2.60: 169.254.169.254 and metadata.google.internal): no network but ours (P7).
     """
-    before = ray._private.services.start_api_server
-    ray._private.services.start_api_server = lambda *_, **__: (None, None)
+    with _replaced(ray._private.services, "start_api_server", lambda *_, **__: (None, None)):
+        yield
+
+
+@contextmanager
+def without_idle_processes() -> Iterator[None]:
+    """What a private cluster of one run starts and never uses stays out: the autoscaler's monitor and the log monitor (no
+    nodes to add, no worker's lines to print), and three actors of Ray Data that collect statistics for a dashboard, ask the
+    autoscaler and remember on which node an actor is. Together 4 to 6 s of CPU a run, most of it their imports.
+
+    Around `ray.init` and all graphs. Never for a cluster that others share or that grows.
+    """
+    node, operator = ray._private.node.Node, actor_pool_map_operator
+    with ExitStack() as stack:
+        for owner, name, value in (
+            (node, "start_monitor", lambda _: None),
+            (node, "start_log_monitor", lambda _: None),
+            (_StatsManager, "register_dataset_to_stats_actor", staticmethod(lambda *_, **__: None)),
+            (_StatsManager, "update_execution_metrics", staticmethod(lambda *_, **__: None)),
+            (_StatsManager, "update_iteration_metrics", staticmethod(lambda *_, **__: None)),
+            (streaming_executor, "create_cluster_autoscaler", lambda *_, **__: _FixedCluster()),
+            (operator, "get_or_create_actor_location_tracker", _OneNode),
+            (operator, "get_actor_locations", lambda _: {}),
+        ):
+            stack.enter_context(_replaced(owner, name, value))
+        yield
+
+
+class _FixedCluster(ClusterAutoscaler):
+    """In place of Ray Data's autoscaler: the cluster is what it is."""
+
+    def __init__(self) -> None:
+        self._total = ExecutionResources.from_resource_dict(ray.cluster_resources())
+
+    def try_trigger_scaling(self) -> None:
+        return
+
+    def on_executor_shutdown(self) -> None:
+        return
+
+    def get_total_resources(self) -> ExecutionResources:
+        return self._total
+
+
+class _OneNode:
+    """In place of the actor that remembers where actors are: its one method can be called as an actor's, and does nothing."""
+
+    def __getattr__(self, name: str) -> _OneNode:
+        if name not in ("update_actor_location", "remote"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *_: object) -> None:
+        return
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    """An attribute has another value within it; as it was afterwards."""
+    before = vars(owner)[name]  # as it is stored: a static method stays one
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        ray._private.services.start_api_server = before
+        setattr(owner, name, before)
 
 
 def watch_backpressure(context: DataContext, pools: int) -> dict[int, float]:

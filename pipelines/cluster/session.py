@@ -24,7 +24,7 @@ import ray
 import ray.data  # configures its logger when it is imported
 
 from pipelines.cluster.metrics import port_option
-from pipelines.cluster.ray_private import own_signals, read_no_pickles, without_dashboard_process
+from pipelines.cluster.ray_private import own_signals, read_no_pickles, without_dashboard_process, without_idle_processes
 from pipelines.config import RayConfig
 from pipelines.errors import ConfigError
 
@@ -58,6 +58,8 @@ class Session:
         self._diverted.enter_context(_native_stderr_in_file())
         _quiet()
         if not ray.is_initialized():
+            if self._config.address is None:
+                self._diverted.enter_context(without_idle_processes())
             with own_signals(), without_dashboard_process():
                 self._start()
             self._ours = True
