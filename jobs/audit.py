@@ -31,13 +31,18 @@ def audit(
         listing = (public(info.uri) for info in discover(source, config.source.storage_options, Counter()))
     result = run(output, listing, config.store.storage_options)
     states = " + ".join(f"{count} {state}" for state, count in result.states.items()) or "0"
+    if result.lanes > 1:
+        idle = f", of which {', '.join(map(str, result.idle_lanes))} never ran" if result.idle_lanes else ""
+        print(f"lanes      {result.lanes}{idle}")
     print(f"sources    {result.sources}")
     print(f"documents  {result.documents}, of which {result.unopened} could not be opened")
     print(f"pages      {result.pages} = {states} + {result.pending} pending")
     print(f"parts      {result.parts} live, {result.orphans} orphans (harmless)")
     for problem in result.problems:
         print(printable(f"PROBLEM    {problem}"))
-    print("complete and intact" if result.ok else "NOT complete: run ingest again, then audit" if result.pending else "DAMAGED")
+    print(
+        "complete and intact" if result.ok else "NOT complete: run ingest again, then audit" if result.pending_work else "DAMAGED"
+    )
     sys.exit(ExitCode.OK if result.ok else ExitCode.AUDIT_FAILED)
 
 

@@ -17,17 +17,19 @@ def compact(
     settings: Settings = None,
 ) -> None:
     """Merge small parts into large ones; safe while others read and a run writes. What was merged is left for gc."""
-    from pipelines.output import open_existing
-    from pipelines.store.compact import Compactor
+    from pipelines.output import lanes_of, open_existing
+    from pipelines.store.compact import Compacted, Compactor
     from pipelines.store.ledger import Ledger
 
     config = load(conf or [], settings or [])
     store = open_existing(output, config.store)
-    ledger = Ledger(store, merge_every=config.store.merge_every)
-    try:
-        done = Compactor(store, ledger, least_mib << 20).compact()
-    finally:
-        ledger.close()
+    done = Compacted()
+    for lane in lanes_of(store):
+        ledger = Ledger(store, lane, merge_every=config.store.merge_every)
+        try:
+            done += Compactor(store, ledger, least_mib << 20).compact()
+        finally:
+            ledger.close()
     print(f"merged    {done.parts} parts into {done.files} ({done.size / (1 << 20):.1f} MiB)")
     print(f"left      {done.left} small parts, which do not fill a file yet")
     if done.foreign:

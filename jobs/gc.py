@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -25,33 +26,34 @@ def gc(
     settings: Settings = None,
 ) -> None:
     """Delete orphan and compacted parts, Markdown, images, plans and uploads that are a day old; never while a run is alive."""
-    from pipelines.output import new_run_id, open_existing
+    from pipelines.output import lanes_of, new_run_id, open_existing
     from pipelines.store.garbage import Collector
     from pipelines.store.ledger import Ledger
 
     config = load(conf or [], settings or [])
     store = open_existing(output, config.store)
-    ledger = Ledger(store, merge_every=config.store.merge_every)
-    collector = Collector(store, ledger, older_than_h * _SECONDS_AN_HOUR, keep_revisions)
-    try:
+    ledgers = [Ledger(store, lane, merge_every=config.store.merge_every) for lane in lanes_of(store)]
+    collector = Collector(store, ledgers, older_than_h * _SECONDS_AN_HOUR, keep_revisions)
+    with ExitStack() as stack:
+        for ledger in ledgers:
+            stack.callback(ledger.close)
         if dry_run:
-            ledger.refresh()
+            for ledger in ledgers:
+                ledger.refresh()
             garbage = collector.find()
             sizes: Counter[str] = Counter()
             for entry in garbage:
                 sizes[entry.kind] += entry.size
             _print("would delete", Counter(entry.kind for entry in garbage), sizes)
             return
-        ledger.claim(new_run_id(), config.claim.stale_after_s, config.claim.beat_s, take_over)
-        try:
-            done = collector.collect(collector.find())
-        finally:
-            ledger.release()
+        run_id = new_run_id()
+        for ledger in ledgers:
+            ledger.claim(run_id, config.claim.stale_after_s, config.claim.beat_s, take_over)
+            stack.callback(ledger.release)
+        done = collector.collect(collector.find())
         _print("deleted", done.count, done.size)
         if done.touched:
             print(f"left      {done.touched} objects that were stored anew meanwhile")
-    finally:
-        ledger.close()
 
 
 def _print(verb: str, count: Counter[str], size: Counter[str]) -> None:

@@ -23,6 +23,10 @@ def ingest(
     model_dir: ModelDir = None,
     inline: Annotated[bool, typer.Option(help="without Ray, span after span in this process: for debugging")] = False,
     take_over: Annotated[bool, typer.Option(help="take the output from a driver that is certainly dead")] = False,
+    lanes: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="jobs that one archive is split over, fixed when OUTPUT is made")
+    ] = None,
+    lane: Annotated[int | None, typer.Option(min=0, help="which of them this job is, from 0")] = None,
 ) -> None:
     """Read everything of SOURCE that OUTPUT does not have yet."""
     from pipelines.ingest import ingest as run
@@ -31,7 +35,7 @@ def ingest(
 
     config = configuration(conf, settings, pipeline_version, paddlex_config, backend_config, model_dir)
     configure(config.observe.log_level)
-    ended = run(source, output, config, inline=inline, take_over=take_over)
+    ended = run(source, output, config, inline=inline, take_over=take_over, lanes=lanes, lane=lane)
     print(final_line(ended.summary, ended.exit_code, ended.report))
     sys.exit(ended.exit_code)
 

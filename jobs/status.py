@@ -17,6 +17,9 @@ def status(output: OutputArgument, conf: Conf = None, settings: Settings = None)
     config = load(conf or [], settings or [])
     with Output(output, config.store.storage_options, parts=False) as opened:
         con = opened.con
+        if len(opened.ledgers) > 1:
+            begun = sum(bool(ledger.files) for ledger in opened.ledgers)
+            print("lanes    ", f"{len(opened.ledgers)}, of which {begun} have begun")
         print("documents", *_counts(con, "SELECT state, count(*) FROM document_latest GROUP BY 1 ORDER BY 1"))
         print("pages    ", *_counts(con, "SELECT state, count(*) FROM live_page GROUP BY 1 ORDER BY 1"))
         print("errors   ", *_counts(con, "SELECT code, count(*) FROM live_page WHERE code <> '' GROUP BY 1 ORDER BY 2 DESC"))
@@ -29,7 +32,7 @@ def status(output: OutputArgument, conf: Conf = None, settings: Settings = None)
         prints = dict(con.execute(by_print).fetchall())
         print("read with", *[f"{count} {name}" for name, count in prints.items()] or ["none"])
         print("other    ", _other(prints, config))
-        runs = "SELECT run_id, summary FROM ledger WHERE kind = 'run' ORDER BY number DESC, \"row\" DESC LIMIT 1"
+        runs = "SELECT run_id, summary FROM ledger WHERE kind = 'run' ORDER BY run_id DESC, number DESC, \"row\" DESC LIMIT 1"
         for run_id, summary in con.execute(runs).fetchall():
             print("last run ", run_id, json.loads(summary).get("status"))
 

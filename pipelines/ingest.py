@@ -26,7 +26,7 @@ from pipelines.observe.log import EventLog, configure
 from pipelines.observe.pages import pages_of_run
 from pipelines.observe.progress import Progress
 from pipelines.observe.summary import Summary
-from pipelines.output import new_run_id, open_existing, open_output
+from pipelines.output import choose_lane, new_run_id, open_existing, open_output
 from pipelines.pipeline import Plan, Run
 from pipelines.recognize.engines import Identity, identify, is_vision
 from pipelines.secrets import public
@@ -57,9 +57,13 @@ class Ended:
 
 
 def ingest(
-    source: str, output: str, config: Config, *, inline: bool = False, take_over: bool = False, until: datetime | None = None
+    source: str, output: str, config: Config, *, inline: bool = False, take_over: bool = False,
+    until: datetime | None = None, lanes: int | None = None, lane: int | None = None,
 ) -> Ended:  # fmt: skip
     """Reads everything of `source` that `output` does not have yet, or what of it can be read `until` then.
+
+    Args:
+        lanes, lane: as of `choose_lane`; an output that is made now gets so many.
 
     Raises:
         PagemillError: before the claim (bad configuration, unwritable output, fenced). Afterwards errors end in `Ended`.
@@ -68,7 +72,10 @@ def ingest(
     def plan(site: Site, ledger: Ledger, summary: Summary) -> Plan:
         return Discovery(site, source, ledger, summary, _COUNT_LEFT_S if until else 0)
 
-    return run_job(source, output, config, plan, inline=inline, take_over=take_over, until=until)
+    return run_job(
+        source, output, config, plan, inline=inline, take_over=take_over, until=until, lanes=lanes, lane=lane,
+        opening=lambda place, store: open_output(place, store, lanes or 1),
+    )  # fmt: skip
 
 
 def reprocess(output: str, choice: Choice, config: Config, *, inline: bool = False, take_over: bool = False) -> Ended:
@@ -104,6 +111,7 @@ def preview(output: str, choice: Choice, config: Config, most: int | None = None
 def run_job(
     source: str, output: str, config: Config, plan: Planning, *, inline: bool, take_over: bool,
     opening: Callable[[str, StoreConfig], ObjectStore] = open_output, until: datetime | None = None,
+    lanes: int | None = None, lane: int | None = None,
 ) -> Ended:  # fmt: skip
     """Claims an output, reads what the plan brings, reports, releases.
 
@@ -111,6 +119,7 @@ def run_job(
         source: what the report calls the source.
         opening: `open_existing` for a job that makes no output.
         until: when it must be over; what is left then is for the next run.
+        lanes, lane: as of `choose_lane`.
 
     Raises:
         PagemillError: before the claim. Afterwards errors end in `Ended`.
@@ -120,7 +129,7 @@ def run_job(
     prints = fingerprint(config, weights), layout_fingerprint(config, weights)
     site = Site(config, output, new_run_id(), prints[0], reader, prints[1])
     store = opening(output, config.store)
-    ledger = Ledger(store, merge_every=config.store.merge_every)
+    ledger = Ledger(store, choose_lane(store, lanes, lane), merge_every=config.store.merge_every)
     summary = Summary(site.run_id, public(source), public(output), site.fingerprint, engines)
     ledger.claim(site.run_id, config.claim.stale_after_s, config.claim.beat_s, take_over)
     configure(config.observe.log_level, site.run_id)

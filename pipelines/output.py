@@ -5,6 +5,7 @@ Invariant: a folder that is not empty and not ours is never written to; one of a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import time
 
 from pipelines.config import StoreConfig
 from pipelines.errors import ConfigError, OutputUnwritable
+from pipelines.lanes import MOST, Lane
 from pipelines.schema import FORMAT_VERSION
 from pipelines.store.objects import ObjectStore
 
@@ -33,8 +35,11 @@ def open_store(output: str, config: StoreConfig) -> ObjectStore:
     return ObjectStore(output, config.storage_options, config.retries, config.timeout_s)
 
 
-def open_output(output: str, config: StoreConfig) -> ObjectStore:
+def open_output(output: str, config: StoreConfig, lanes: int = 1) -> ObjectStore:
     """Opens an output for writing, and makes it one if there is nothing yet.
+
+    Args:
+        lanes: of an output that is made now.
 
     Raises:
         OutputUnwritable: no permission, or a store that cannot fence.
@@ -47,9 +52,44 @@ def open_output(output: str, config: StoreConfig) -> ObjectStore:
     is_new = _is_new(store)
     store.check_writable()
     if is_new:
-        store.put_new(MARK, json.dumps({"format": FORMAT_VERSION, "lanes": 1}).encode())
+        store.put_new(MARK, json.dumps({"format": FORMAT_VERSION, "lanes": lanes}).encode())
         check_format(store)
     return store
+
+
+def choose_lane(store: ObjectStore, lanes: int | None, lane: int | None) -> Lane:
+    """The lane that a job writes.
+
+    Args:
+        lanes: how many the user believes that there are; None: as many as there are.
+        lane: which one; None: the only one.
+
+    Raises:
+        ConfigError: another number, or no such lane.
+    """
+    count = check_format(store)
+    if lanes is not None and lanes != count:
+        raise ConfigError(
+            f"{store.root} has {count} lanes, fixed when it was made, and {lanes} are asked for: --lanes {count}, or a new output"
+        )
+    if lane is None and count > 1:
+        raise ConfigError(f"{store.root} has {count} lanes, each for a job of its own: --lane 0 to --lane {count - 1}")
+    if not 0 <= (lane or 0) < count:
+        raise ConfigError(f"{store.root} has no lane {lane}: its {count} lanes are numbered from 0")
+    return Lane(lane or 0, count)
+
+
+def lanes_of(store: ObjectStore) -> list[Lane]:
+    """All lanes of an output; of one that is not there yet, one.
+
+    Raises:
+        ConfigError
+    """
+    try:
+        count = check_format(store)
+    except (FileNotFoundError, NotADirectoryError):
+        count = 1
+    return [Lane(number, count) for number in range(count)]
 
 
 def look_at(output: str, config: StoreConfig) -> ObjectStore:
@@ -78,6 +118,9 @@ def _is_new(store: ObjectStore) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         foreign = next((key for key in store.list() if not key.startswith(".pagemill-probe-")), None)
     if foreign is not None:
+        with contextlib.suppress(FileNotFoundError):
+            check_format(store)
+            return False  # another driver made it in between
         raise ConfigError(f"{store.root} is not empty and not a pagemill output (it holds {foreign}); name a new folder")
     return True
 
@@ -96,8 +139,9 @@ def open_existing(output: str, config: StoreConfig) -> ObjectStore:
     return store
 
 
-def check_format(store: ObjectStore) -> None:
-    """
+def check_format(store: ObjectStore) -> int:
+    """The number of lanes.
+
     Raises:
         FileNotFoundError: not an output.
         ConfigError: a newer major version, or not readable. OutputUnwritable: no permission.
@@ -112,5 +156,6 @@ def check_format(store: ObjectStore) -> None:
         raise ConfigError(f"{store.root}/{MARK} is damaged: {error}") from None
     if newer:
         raise ConfigError(f"{store.root} has format {version}; this pagemill writes {FORMAT_VERSION}: use a newer one")
-    if lanes != 1:
-        raise ConfigError(f"{store.root} is split into {lanes} lanes; this pagemill reads and writes outputs of one")
+    if not 1 <= lanes <= MOST:
+        raise ConfigError(f"{store.root}/{MARK} is damaged: {lanes} lanes")
+    return lanes

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+
+from pipelines.lanes import number_of
 
 _WORDS = ("ledger page span block layout reading order archive column margin figure table harbour meadow river stone").split()  # noqa: SIM905
 
@@ -65,6 +68,12 @@ def text_pdf(path: Path, pages: int, name: str | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pdf_bytes([page_text(name or path.stem, page) for page in range(pages)]))
     return path
+
+
+def text_pdf_in_lane(folder: Path, name: str, pages: int, lane: int, lanes: int) -> Path:
+    """The same, with a name behind `name` that puts it into one lane: which one follows from its whole path."""
+    paths = (folder / f"{name}-{number}.pdf" for number in itertools.count())
+    return text_pdf(next(path for path in paths if number_of(str(path), lanes) == lane), pages, name)
 
 
 def archive(folder: Path, sizes: dict[str, int]) -> Path:

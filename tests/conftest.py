@@ -112,6 +112,8 @@ def inline_config(output: Path | str, **settings: object) -> Config:
     return load(settings=[f"{key}={value}" for key, value in (defaults | given).items()])
 
 
-def inline(source: Path | str, output: Path | str, **settings: object) -> Ended:
+def inline(
+    source: Path | str, output: Path | str, lanes: int | None = None, lane: int | None = None, **settings: object
+) -> Ended:
     """One such job in this process, without Ray."""
-    return ingest(str(source), str(output), inline_config(output, **settings), inline=True)
+    return ingest(str(source), str(output), inline_config(output, **settings), inline=True, lanes=lanes, lane=lane)

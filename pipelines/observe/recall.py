@@ -52,7 +52,7 @@ def _as_then(config: Config, shown: Mapping[str, Any]) -> Config:
 
 
 def _newest(output: Output) -> str:
-    row = output.con.execute("SELECT run_id FROM ledger WHERE kind = 'run' ORDER BY number DESC, \"row\" DESC LIMIT 1").fetchone()
+    row = output.con.execute("SELECT run_id FROM ledger WHERE kind = 'run' ORDER BY run_id DESC LIMIT 1").fetchone()
     if row is None:
         raise ConfigError(f"{output.store.root}: no run has begun here")
     return str(row[0])

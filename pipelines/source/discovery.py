@@ -41,7 +41,8 @@ class Discovery:
         """
         with self._planning() as (changes, planner, prober, requests):
             options = self._site.config.source.storage_options
-            listing = batched(discover(self._source, options, self._summary.skipped, requests))
+            skipped = self._summary.skipped
+            listing = batched(self._ledger.lane.only(discover(self._source, options, skipped, requests), skipped))
             try:
                 yield from planner.plan(listing, prober.probe_all)
                 self._summary.listing_done = True
@@ -75,7 +76,7 @@ class Discovery:
         """A comparison with the ledger as it is now, and a planner and a prober over it; the last: requests to be counted."""
         config = self._site.config
         with tempfile.TemporaryDirectory(prefix="pagemill-plan-") as scratch:
-            state = LedgerState([file.path for file in self._ledger.files], Path(scratch))
+            state = LedgerState(self._ledger.paths, Path(scratch))
             changes = ChangeDetector(state)
             cache = DocumentCache(Path(config.source.cache_dir) if config.source.cache_dir else None, config.source.cache_gib)
             prober = Prober(config, cache, changes.opened)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.config import Config
+from pipelines.output import lanes_of
 from pipelines.source.cache import DocumentCache
 from pipelines.source.changes import Candidate, ChangeDetector, Verdict
 from pipelines.source.listing import batched, discover
@@ -62,10 +63,11 @@ def forecast(source: str, store: ObjectStore, config: Config, fingerprint: str, 
         SourceUnreachable, ConfigError
     """
     found = Forecast(probed=probe)
-    ledger = Ledger(store)
-    ledger.refresh()
+    ledgers = [Ledger(store, lane) for lane in lanes_of(store)]
+    for ledger in ledgers:
+        ledger.refresh()
     with tempfile.TemporaryDirectory(prefix="pagemill-plan-") as scratch:
-        state = LedgerState([file.path for file in ledger.files], Path(scratch))
+        state = LedgerState(ledgers[0].paths, Path(scratch), more_lanes=[ledger.paths for ledger in ledgers[1:]])
         changes = ChangeDetector(state)
         opener = _Opener(config, changes, found)
         try:
@@ -81,7 +83,8 @@ def forecast(source: str, store: ObjectStore, config: Config, fingerprint: str, 
         found.bytes = changes.listed_bytes
         _ask(state, found, fingerprint)
         state.close()
-    ledger.close()
+    for ledger in ledgers:
+        ledger.close()
     return found
 
 
@@ -190,7 +193,9 @@ def _pages(state: LedgerState) -> Counter[str]:
 
 def last_rate(state: LedgerState) -> float | None:
     """Pages a second of the newest run that read any."""
-    rows = state.con.cursor().execute("SELECT summary FROM ledger WHERE kind = 'run' ORDER BY number DESC, \"row\" DESC")
+    rows = state.con.cursor().execute(
+        "SELECT summary FROM ledger WHERE kind = 'run' ORDER BY run_id DESC, number DESC, \"row\" DESC"
+    )
     while row := rows.fetchone():
         summary = json.loads(row[0])
         if summary.get("pages") and summary.get("pages_per_second"):

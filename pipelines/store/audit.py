@@ -16,10 +16,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.lanes import number_of
 from pipelines.store.parts import document_folder
 from pipelines.store.reading import Output
 
 _MOST_PROBLEMS = 1000
+# parts that any lane names, where they lie now
+_NAMED = """SELECT DISTINCT coalesce(m.new_part, s.part) FROM lane_record s LEFT JOIN part_moved m ON m.old_part = s.part
+            WHERE s.kind = 'span'"""
 
 
 @dataclass(slots=True)
@@ -34,11 +38,17 @@ class AuditResult:
     pending: int = 0
     parts: int = 0
     orphans: int = 0  # parts that no record names: no error
+    lanes: int = 1
+    idle_lanes: list[int] = field(default_factory=list)  # in which no job ever ran: nobody looked at their sources
     problems: list[str] = field(default_factory=list)
 
     @property
+    def pending_work(self) -> bool:
+        return self.pending > 0 or bool(self.idle_lanes)
+
+    @property
     def ok(self) -> bool:
-        return not self.problems and self.pending == 0
+        return not self.problems and not self.pending_work
 
     def problem(self, words: str) -> None:
         if len(self.problems) < _MOST_PROBLEMS:
@@ -55,11 +65,26 @@ def audit(uri: str, listing: Iterable[str] | None = None, storage_options: Mappi
     """
     result = AuditResult()
     with Output(uri, storage_options, parts=False) as output:
+        _lanes(output, result)
         _sources(output, listing, result)
         _equation(output, result)
         _parts(output, result)
         _markdown(output, result)
     return result
+
+
+def _lanes(output: Output, result: AuditResult) -> None:
+    """Each lane has been run, and holds its own sources alone."""
+    result.lanes = len(output.ledgers)
+    if result.lanes == 1:
+        return
+    result.idle_lanes = [ledger.lane.number for ledger in output.ledgers if not ledger.files]
+    rows = output.con.cursor().execute("SELECT DISTINCT uri, lane FROM lane_record WHERE kind = 'source'")
+    for uri, lane in _each(rows):
+        if number_of(uri, result.lanes) != lane:
+            result.problem(
+                f"source {uri}: recorded in lane {lane}, but lane {number_of(uri, result.lanes)} is the one that reads it"
+            )
 
 
 def _sources(output: Output, listing: Iterable[str] | None, result: AuditResult) -> None:
@@ -149,7 +174,7 @@ def _parts(output: Output, result: AuditResult) -> None:
     con = output.con
     con.execute("CREATE OR REPLACE TABLE live_row AS SELECT part, doc_id, page_index, attempt, state FROM live_page")
     named = [str(row[0]) for row in con.execute("SELECT DISTINCT part FROM live_row").fetchall()]
-    known = {str(row[0]) for row in con.execute("SELECT DISTINCT part FROM span_page").fetchall()} | set(named)
+    known = {str(row[0]) for row in con.execute(_NAMED).fetchall()} | set(named)
     result.parts = len(named)
     result.orphans = sum(1 for key in output.store.list("pages") if key not in known)
     rows = con.cursor().execute("SELECT part, doc_id, page_index, attempt, state FROM live_row ORDER BY part")

@@ -48,11 +48,16 @@ class Small:
 
 @dataclass(slots=True)
 class Compacted:
+    """What was done, in one lane or in several together."""
+
     parts: int = 0  # that were merged
     files: int = 0  # that they became
     size: int = 0  # bytes of these
     left: int = 0  # small parts that together do not fill a file yet
     foreign: list[str] = field(default_factory=list)  # with columns that this version does not know: left alone
+
+    def __add__(self, other: Compacted) -> Compacted:
+        return Compacted(*(getattr(self, name) + getattr(other, name) for name in Compacted.__slots__))
 
 
 class Compactor:
@@ -70,7 +75,7 @@ class Compactor:
         """Small parts that together fill a file, in the order in which they were committed."""
         group: list[Small] = []
         with tempfile.TemporaryDirectory(prefix="pagemill-compact-") as scratch:
-            state = LedgerState([file.path for file in self._ledger.files], Path(scratch))
+            state = LedgerState(self._ledger.paths, Path(scratch))
             load(state.con, Inventory(self._store).below("pages"))
             found = state.con.execute(_SMALL, [self._least])
             while some := found.fetchmany(1000):

@@ -46,7 +46,15 @@ CREATE OR REPLACE TABLE needed_markdown AS
 SELECT markdown AS key FROM document_all WHERE markdown IS NOT NULL
 QUALIFY row_number() OVER (PARTITION BY doc_id ORDER BY revision DESC) <= {keep};
 
-CREATE OR REPLACE TABLE needed_image (key VARCHAR);
+"""
+
+# what each lane needs and names, together: a document of several lanes keeps its parts in each
+_TABLES = """
+CREATE TABLE needed (part VARCHAR);
+CREATE TABLE needed_markdown (key VARCHAR);
+CREATE TABLE needed_image (key VARCHAR);
+CREATE TABLE named_part (part VARCHAR, lane INTEGER);
+CREATE TABLE moved_part (old_part VARCHAR, new_part VARCHAR);
 """
 
 _GARBAGE = """
@@ -55,13 +63,14 @@ SELECT f.key, f.size, f.modified,
             WHEN starts_with(f.key, 'pages/') THEN CASE WHEN n.part IS NOT NULL THEN 'superseded part'
                  WHEN m.old_part IS NOT NULL THEN 'compacted part' ELSE 'orphan part' END
             WHEN ends_with(f.key, '.md') THEN 'markdown'
-            WHEN starts_with(f.key, 'runs/') THEN 'plan of an ended run' ELSE 'image' END AS kind
+            WHEN starts_with(f.key, 'runs/') THEN 'plan of an ended run' ELSE 'image' END AS kind,
+       CASE WHEN NOT f.temporary THEN n.lane END AS lane
 FROM (SELECT *, contains(key, '{temporary}') AS temporary FROM found) f
 ANTI JOIN needed p ON p.part = f.key
 ANTI JOIN needed_markdown d ON d.key = f.key
 ANTI JOIN needed_image i ON i.key = f.key
-LEFT JOIN (SELECT DISTINCT part FROM span_page) n ON n.part = f.key
-LEFT JOIN part_moved m ON m.old_part = f.key
+LEFT JOIN (SELECT part, min(lane) AS lane FROM named_part GROUP BY part) n ON n.part = f.key
+LEFT JOIN (SELECT old_part, min(new_part) AS new_part FROM moved_part GROUP BY old_part) m ON m.old_part = f.key
 LEFT JOIN found t ON t.key = m.new_part
 WHERE f.modified < {before} AND (m.old_part IS NULL OR t.modified < {before}) LIMIT {most}
 """
@@ -73,6 +82,7 @@ class Garbage:
     key: str
     size: int
     modified: float  # by the store's clock, seconds since the epoch
+    lane: int | None = None  # of a superseded part: the one whose ledger names it
 
 
 @dataclass(slots=True)
@@ -85,14 +95,15 @@ class Collected:
 class Collector:
     """
     Args:
+        ledgers: of all lanes of the output.
         older_than_s: an object younger than this is left, whatever names it.
         keep_revisions: newest complete revisions of a document that stay readable; None: all.
     """
 
-    def __init__(self, store: ObjectStore, ledger: Ledger, older_than_s: float, keep_revisions: int | None) -> None:
+    def __init__(self, store: ObjectStore, ledgers: Sequence[Ledger], older_than_s: float, keep_revisions: int | None) -> None:
         self._store = store
         self._inventory = Inventory(store)
-        self._ledger = ledger
+        self._ledgers = ledgers
         self._older_than_s = older_than_s
         self._keep = keep_revisions
 
@@ -100,15 +111,17 @@ class Collector:
         """What could be deleted now; deletes nothing."""
         before = self._inventory.now() - self._older_than_s
         with tempfile.TemporaryDirectory(prefix="pagemill-gc-") as scratch:
-            state = LedgerState([file.path for file in self._ledger.files], Path(scratch))
+            state = LedgerState((), Path(scratch))
             try:
-                state.con.execute(_NEEDED.format(keep=self._keep or "9223372036854775807"))
+                state.con.execute(_TABLES)
+                for ledger in self._ledgers:
+                    self._name_parts(state, ledger, Path(scratch))
                 load(state.con, self._objects())
                 self._name_images(state)
                 rows = state.rows(_GARBAGE.format(before=before, temporary=TEMPORARY, most=_MOST))
             finally:
                 state.close()
-        found = [Garbage(str(kind), str(key), int(str(size)), float(str(at))) for key, size, at, kind in rows]
+        found = [Garbage(str(kind), str(key), int(str(size)), float(str(at)), lane) for key, size, at, kind, lane in rows]  # type: ignore[arg-type]
         found += [
             Garbage("unfinished upload", up.key, up.size, up.modified) for up in self._inventory.uploads() if up.modified < before
         ]
@@ -124,10 +137,11 @@ class Collector:
         before = self._inventory.now() - self._older_than_s
         for first in range(0, len(garbage), _BATCH):
             batch = garbage[first : first + _BATCH]
-            self._ledger.check_claim()
-            named = [entry.key for entry in batch if entry.kind == "superseded part"]
-            if named:
-                self._ledger.append([record("moved", old_part=key, new_part=None) for key in named])
+            for ledger in self._ledgers:
+                ledger.check_claim()
+                named = [entry.key for entry in batch if entry.lane == ledger.lane.number]
+                if named:
+                    ledger.append([record("moved", old_part=key, new_part=None) for key in named])
             for entry in batch:
                 self._delete(entry, before, done)
         return done
@@ -150,6 +164,23 @@ class Collector:
         yield from self._inventory.below("pages")
         yield from self._inventory.below("markdown")
         yield from (stored for stored in self._inventory.below("runs") if "/plan/" in stored.key)
+
+    def _name_parts(self, state: LedgerState, ledger: Ledger, scratch: Path) -> None:
+        """What one lane needs and names, into the tables of `_TABLES`."""
+        lane = LedgerState(ledger.paths, scratch)
+        try:
+            lane.con.execute(_NEEDED.format(keep=self._keep or "9223372036854775807"))
+            for table, rows in (
+                ("needed", "SELECT part FROM needed"),
+                ("needed_markdown", "SELECT key FROM needed_markdown"),
+                ("named_part", f"SELECT DISTINCT part, {ledger.lane.number} FROM span_page"),
+                ("moved_part", "SELECT old_part, new_part FROM part_moved"),
+            ):
+                state.con.register("of_lane", lane.con.sql(rows).to_arrow_reader(100_000))
+                state.con.execute(f"INSERT INTO {table} SELECT * FROM of_lane")
+                state.con.unregister("of_lane")
+        finally:
+            lane.close()
 
     def _name_images(self, state: LedgerState) -> None:
         """Images of all rows of the parts that stay; nothing is read when no image is stored."""

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.errors import DamagedOutput, Fenced, PagemillError, StoreUnavailable
+from pipelines.lanes import Lane
 from pipelines.observe.log import EventLog
 from pipelines.store.claim import is_gone, this_driver
 from pipelines.store.objects import ObjectStore
@@ -51,9 +52,10 @@ class Ledger:
         scratch: folder for copies of a remote ledger's objects; default: a temporary one of this process.
     """
 
-    def __init__(self, store: ObjectStore, lane: str = "0", merge_every: int = 100, scratch: Path | None = None) -> None:
+    def __init__(self, store: ObjectStore, lane: Lane | None = None, merge_every: int = 100, scratch: Path | None = None) -> None:
         self._store = store
-        self._folder = f"ledger/{lane}"
+        self.lane = lane or Lane()
+        self._folder = self.lane.folder
         self._merge_every = merge_every
         self._scratch = scratch
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -62,6 +64,11 @@ class Ledger:
         self._claim = 0  # number of our own claim; 0: we have none
         self._lost: Fenced | None = None
         self._stop_beat = threading.Event()
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where the files that are known are on this machine."""
+        return [file.path for file in self.files]
 
     @property
     def next_number(self) -> int:
@@ -167,7 +174,7 @@ class Ledger:
         if holder is not None and (self._claim == 0 or holder[0] != self._claim):
             if holder[0] != number and not self._claim:
                 return  # data of a driver before us that we are about to supersede
-            self._lost = Fenced(_fenced_words(holder[1]))
+            self._lost = Fenced(self._fenced_words(holder[1]))
             self._stop_beat.set()
             raise self._lost
 
@@ -215,6 +222,13 @@ class Ledger:
         released = {row["claim"] for _, row in self._claims if row["kind"] == "release"}
         return None if claims[-1][0] in released else claims[-1]
 
+    def _fenced_words(self, claim: Record) -> str:
+        what = "this output" if self.lane.count == 1 else f"{self.lane} of this output"
+        return (
+            f"driver {claim['host']} pid {claim['pid']} (run {claim['run_id']}, since {claim['at']:%Y-%m-%d %H:%M:%S} UTC) "
+            f"is writing {what}. Wait for it, or, if it is certainly dead: --take-over"
+        )
+
     def _watch(self, number: int, stale_after_s: float) -> None:
         """Waits for a sign of life of the claim's driver; returns when there was none for `stale_after_s`."""
         beat = self._read_beat(number)
@@ -224,7 +238,7 @@ class Ledger:
             if any(not _is_amendment(file) for file in self.refresh()) or self._read_beat(number) != beat:
                 holder = self._holder()
                 if holder is not None:
-                    raise Fenced(_fenced_words(holder[1]))
+                    raise Fenced(self._fenced_words(holder[1]))
                 return  # it released meanwhile
 
     def _read_beat(self, number: int) -> bytes | None:
@@ -261,10 +275,3 @@ def _is_amendment(file: LedgerFile) -> bool:
 def _commit_id(data: bytes) -> str | None:
     found = pq.read_table(io.BytesIO(data), columns=["commit_id"])
     return found.column(0)[0].as_py() if found.num_rows else None
-
-
-def _fenced_words(claim: Record) -> str:
-    return (
-        f"driver {claim['host']} pid {claim['pid']} (run {claim['run_id']}, since {claim['at']:%Y-%m-%d %H:%M:%S} UTC) "
-        "is writing this output. Wait for it, or, if it is certainly dead: --take-over"
-    )

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from pipelines.errors import ConfigError
-from pipelines.output import check_format, is_run_id
+from pipelines.output import check_format, is_run_id, lanes_of
 from pipelines.schema import PAGES
 from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
@@ -105,13 +105,14 @@ class Output:
         except FileNotFoundError:
             raise ConfigError(f"{uri} is not a pagemill output: it has no pagemill.json") from None
         self._scratch = tempfile.TemporaryDirectory(prefix="pagemill-read-")
-        self.ledger = Ledger(self.store, scratch=Path(self._scratch.name))
-        self.ledger.refresh()
+        self.ledgers = [Ledger(self.store, lane, scratch=Path(self._scratch.name)) for lane in lanes_of(self.store)]
+        for ledger in self.ledgers:
+            ledger.refresh()
         self.con = duckdb.connect()
         if parts:
             self.install(self.con, "")
         else:
-            install_views(self.con, [file.path for file in self.ledger.files], Path(self._scratch.name))
+            self._install_ledger(self.con)
 
     def guard(self) -> None:
         """From now on the output's own connection reads this output and nothing else, and cannot be told otherwise: for
@@ -131,9 +132,12 @@ class Output:
 
     def install(self, con: duckdb.DuckDBPyConnection, prefix: str) -> None:
         """Creates the reading views, their names behind `prefix`, in a connection."""
-        install_views(con, [file.path for file in self.ledger.files], Path(self._scratch.name))
+        self._install_ledger(con)
         self._install_parts(con, "live_page", "part_rows")
         con.execute(_READING_VIEWS.format(prefix=prefix))
+
+    def _install_ledger(self, con: duckdb.DuckDBPyConnection) -> None:
+        install_views(con, [ledger.paths for ledger in self.ledgers], Path(self._scratch.name))
 
     def install_history(self, con: duckdb.DuckDBPyConnection, prefix: str) -> None:
         """The views `pages_history` and `blocks_history`, over every part that a record names, superseded ones too."""
@@ -191,7 +195,8 @@ class Output:
 
     def close(self) -> None:
         self.con.close()
-        self.ledger.close()
+        for ledger in self.ledgers:
+            ledger.close()
         self._scratch.cleanup()
 
     def __enter__(self) -> Output:

@@ -90,14 +90,20 @@ class LedgerState:
     The views named in `_VIEWS` are there; `con` is open for further queries.
     """
 
-    def __init__(self, files: Sequence[Path], scratch: Path, memory_mib: int = 1024) -> None:
+    def __init__(
+        self, files: Sequence[Path], scratch: Path, memory_mib: int = 1024, more_lanes: Sequence[Sequence[Path]] = ()
+    ) -> None:
+        """
+        Args:
+            files: of one lane. more_lanes: of those after it, where several are seen as one.
+        """
         scratch.mkdir(parents=True, exist_ok=True)
         # tables in a file: they are compressed, and a million documents more cost disk, not memory
         self.con = duckdb.connect(
             str(scratch / f"state-{secrets.token_hex(4)}.duckdb"),
             config={"memory_limit": f"{memory_mib}MiB", "temp_directory": str(scratch), "preserve_insertion_order": "false"},
         )
-        install_views(self.con, files, scratch)
+        install_views(self.con, [files, *more_lanes], scratch)
 
     def rows(self, sql: str, parameters: Iterable[object] = ()) -> list[tuple[object, ...]]:
         found: list[tuple[object, ...]] = self.con.execute(sql, list(parameters)).fetchall()
@@ -139,16 +145,36 @@ def copies(files: Iterable[LedgerFile], doc_ids: Sequence[str]) -> dict[str, lis
     return found
 
 
-def install_views(con: duckdb.DuckDBPyConnection, files: Sequence[Path], scratch: Path) -> None:
-    """Creates the view `ledger` over these Parquet files, and those that follow from it.
+# what all lanes say together: a document belongs to the lowest lane in which it is complete, else to the lowest that has it;
+# what other lanes say of its pages counts in those lanes only
+_SEVERAL = """
+CREATE OR REPLACE VIEW document_lane AS
+SELECT doc_id, coalesce(min(lane) FILTER (kind = 'document'), min(lane)) AS lane
+FROM lane_record WHERE kind IN ('revision', 'document') GROUP BY doc_id;
+
+CREATE OR REPLACE VIEW ledger AS
+SELECT * EXCLUDE (lane) FROM lane_record WHERE kind NOT IN ('revision', 'span', 'document')
+UNION ALL
+SELECT r.* EXCLUDE (lane) FROM lane_record r JOIN document_lane d ON d.doc_id = r.doc_id AND d.lane = r.lane
+WHERE r.kind IN ('revision', 'span', 'document');
+"""
+_ONE = "CREATE OR REPLACE VIEW ledger AS SELECT * EXCLUDE (lane) FROM lane_record;"
+
+
+def install_views(con: duckdb.DuckDBPyConnection, lanes: Sequence[Sequence[Path]], scratch: Path) -> None:
+    """Creates the view `ledger` over the Parquet files of these lanes, and those that follow from it; `lane_record` has every
+    record with its lane.
 
     Args:
         scratch: an existing folder; an empty ledger needs one file there so that the views have columns.
     """
-    if not files:
-        empty = scratch / "empty.parquet"
+    empty = scratch / "empty.parquet"
+    if not all(lanes):
         pq.write_table(RECORDS.empty_table(), empty)
-        files = [empty]
-    quoted = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
-    con.execute(f"CREATE OR REPLACE VIEW ledger AS SELECT * FROM read_parquet([{quoted}], union_by_name = true)")
+    selects = []
+    for lane, files in enumerate(lanes):
+        quoted = ", ".join("'" + str(file).replace("'", "''") + "'" for file in (files or [empty]))
+        selects.append(f"SELECT *, {lane} AS lane FROM read_parquet([{quoted}], union_by_name = true)")
+    con.execute("CREATE OR REPLACE VIEW lane_record AS " + " UNION ALL BY NAME ".join(selects))
+    con.execute(_ONE if len(lanes) == 1 else _SEVERAL)
     con.execute(_VIEWS)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pagemill
 from pipelines.books import span_record
 from pipelines.config import load
+from pipelines.lanes import Lane
 from pipelines.output import open_output
 from pipelines.schema import PageError, Span
 from pipelines.stages import begin, failed_pages
@@ -21,11 +22,11 @@ A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 class Made:
     """An output made commit by commit, without engines."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, lane: Lane | None = None, beat_s: float = 60) -> None:
         self.root = str(root)
-        self.store: ObjectStore = open_output(self.root, load().store)
-        self.ledger = Ledger(self.store, merge_every=3)
-        self.ledger.claim("run", 1, 60)
+        self.store: ObjectStore = open_output(self.root, load().store, lane.count if lane else 1)
+        self.ledger = Ledger(self.store, lane, merge_every=3)
+        self.ledger.claim("run", 1, beat_s)
         self.writer = PartWriter(self.store, "run", "print")
 
     def source(self, uri: str, doc_id: str | None, **more: object) -> None:

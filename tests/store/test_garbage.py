@@ -33,7 +33,7 @@ _DAY = 86_400.0
 def collected(output: Path | str, keep: int | None = None, store: ObjectStore | None = None, older: float = _DAY) -> Collected:
     store = store or ObjectStore(str(output))
     ledger = Ledger(store, merge_every=3)
-    collector = Collector(store, ledger, older, keep)
+    collector = Collector(store, [ledger], older, keep)
     try:
         ledger.claim("gc", stale_after_s=0.5, beat_s=60)
         try:
@@ -48,7 +48,7 @@ def found(output: Path | str, keep: int | None = None) -> list[Garbage]:
     store = ObjectStore(str(output))
     ledger = Ledger(store)
     ledger.refresh()
-    garbage = Collector(store, ledger, _DAY, keep).find()
+    garbage = Collector(store, [ledger], _DAY, keep).find()
     ledger.close()
     return garbage
 
@@ -135,7 +135,7 @@ def test_a_driver_that_takes_over_ends_it(tmp_path: Path, monkeypatch: pytest.Mo
     store = ObjectStore(made.root)
     ledger, driver = Ledger(store), Ledger(store)
     ledger.claim("gc", 0.5, 60)
-    collector = Collector(store, ledger, _DAY, None)
+    collector = Collector(store, [ledger], _DAY, None)
     garbage = collector.find()
     driver.claim("driver", 0.5, 60, take_over=True)
     with pytest.raises(Fenced):
@@ -154,7 +154,7 @@ def test_what_is_put_again_meanwhile_stays(tmp_path: Path) -> None:
     store = ObjectStore(made.root)
     ledger = Ledger(store)
     ledger.claim("gc", 0.5, 60)
-    collector = Collector(store, ledger, _DAY, None)
+    collector = Collector(store, [ledger], _DAY, None)
     garbage = collector.find()
     store.put(old["image"].relative_to(output).as_posix(), b"litter")  # a driver writes the same image again
     done = collector.collect(garbage)
