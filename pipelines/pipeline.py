@@ -292,7 +292,7 @@ class Run:
 
 def _feed(supply: Supply, feed: Feed) -> None:
     """Moves blocks from the supply into one graph's feed, until either ends."""
-    while (taken := supply.take(max(1, feed.room_blocks()))) is not None:
+    while (taken := supply.take(max(1, feed.room_blocks()), feed.hungry)) is not None:
         if not feed.publish(taken):
             supply.give_back(taken)
             return

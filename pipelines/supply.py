@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pipelines.schema import Span
 
@@ -61,16 +61,24 @@ class Supply:
             self._changed.wait_for(lambda: self._spans or self._closed or self._stopped)
             return bool(self._spans) and not self._stopped
 
-    def take(self, most_blocks: int) -> list[list[Span]] | None:
-        """Up to `most_blocks` blocks, as soon as there is one; None at the end."""
+    def take(self, most_blocks: int, hungry: Callable[[], bool] = lambda: True) -> list[list[Span]] | None:
+        """Up to `most_blocks` blocks, as soon as there is one; None at the end.
+
+        Args:
+            hungry: whether readers will soon have nothing to do. While they have, a block that is not full waits for more:
+                each costs the driver CPU, whatever its size.
+        """
         with self._changed:
             while not self._spans and not self._closed and not self._stopped:
                 self._changed.wait()
             if self._stopped or not self._spans:
                 return None
             until = time.monotonic() + _LINGER_S
-            while not (self._full() or self._closed or self._stopped) and (left := until - time.monotonic()) > 0:
-                self._changed.wait(left)
+            while not (self._full() or self._closed or self._stopped):
+                left = until - time.monotonic()
+                if left <= 0 and hungry():
+                    break
+                self._changed.wait(left if left > 0 else _LINGER_S)
             return self._cut(most_blocks)
 
     def give_back(self, returned: list[list[Span]]) -> None:

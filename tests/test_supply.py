@@ -64,3 +64,23 @@ def test_a_stop_ends_both_sides() -> None:
     waiting.join(timeout=10)
     assert not waiting.is_alive()
     assert supply.put([span("a", 0, 1)]) is False
+
+
+def test_a_short_block_waits_while_readers_have_work() -> None:
+    supply, hungry = Supply(8), threading.Event()
+    supply._next_pages = 8
+    supply.put([span("a", 0, 3)])
+    got: list[list[list[Span]] | None] = []
+    taking = threading.Thread(target=lambda: got.append(supply.take(1, hungry.is_set)))
+    taking.start()
+    taking.join(timeout=1)
+    assert taking.is_alive()  # three pages only, and nobody is in a hurry
+    supply.put([span("b", 0, 5)])
+    taking.join(timeout=10)
+    assert [[part.doc_id for part in block] for block in got[0] or []] == [["a", "b"]]
+    supply.put([span("c", 0, 1)])
+    taking = threading.Thread(target=lambda: got.append(supply.take(1, hungry.is_set)))
+    taking.start()
+    hungry.set()
+    taking.join(timeout=10)
+    assert [[part.doc_id for part in block] for block in got[1] or []] == [["c"]]

@@ -105,6 +105,10 @@ class Feed:
         """Blocks that one segment may hold: an eighth of the window, so that segments stay few and none is late."""
         return max(1, self._window // (8 * self._block_pages))
 
+    def hungry(self) -> bool:
+        """Whether less than half of what may be under way is, or nothing more will be taken."""
+        return self._ended or len(self._waiting) < self._window / 2
+
     def received(self, doc_id: str, revision: int, pages: Sequence[int]) -> None:
         """These pages have come back, with a receipt or lost: they make room."""
         with self._changed:

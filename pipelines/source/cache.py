@@ -33,7 +33,8 @@ from pipelines.store.filesystem import private_folder
 _PARTIAL = ".partial-"
 _DIGEST = re.compile("[0-9a-f]{64}")
 _YOUNG_S = 60.0  # a partial file is begun before it is locked; its transfer touches it all the time
-_EVICT_EVERY = 64  # fetches between two looks at the size
+_LOOKS = 64  # at the size while a full cache takes in once what it holds: each goes through all of its files
+_FORGET_S = 7 * 86_400.0  # after which a lock or an allowance that nobody touched goes: both are as good when made anew
 
 
 @dataclass(slots=True, frozen=True)
@@ -57,7 +58,7 @@ class DocumentCache:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._limit = int(limit_gib * (1 << 30))
-        self._fetched = 0
+        self._until_look = 0  # bytes that may be fetched before the cache's size is looked at
         self._lock = threading.Lock()
         self._local_gets = 0
         self._sources: dict[str, RemoteSource] = {}
@@ -74,8 +75,10 @@ class DocumentCache:
             path = self._path(doc_id)
             path.parent.mkdir(mode=0o700, exist_ok=True)
             os.replace(file.name, path)
-        self._fetched += 1
-        if self._fetched % _EVICT_EVERY == 1:
+        with self._lock:
+            self._until_look -= size
+            due = self._until_look <= 0
+        if due:
             self.evict()
         return CachedDocument(doc_id, path, size)
 
@@ -118,8 +121,8 @@ class DocumentCache:
         return self._path(doc_id).with_suffix(".budget" if reading == 1 else f".{reading}.budget")
 
     def evict(self) -> None:
-        """Removes the least recently used documents beyond the limit, and what dead processes left."""
-        documents, total = [], 0
+        """Removes the least recently used documents beyond the limit, and what dead processes and long gone documents left."""
+        documents, total, now = [], 0, time.time()
         for path in self._directory.glob("**/*"):
             try:
                 found = path.stat()
@@ -130,11 +133,15 @@ class DocumentCache:
             elif len(path.name) == 64:
                 documents.append((found.st_mtime, found.st_size, path))
                 total += found.st_size
+            elif path.suffix in (".lock", ".budget") and now - found.st_mtime > _FORGET_S:
+                _remove_unused(path)
         for _, size, path in sorted(documents):
             if total <= self._limit:
-                return
+                break
             if _remove_unused(path):
                 total -= size
+        with self._lock:  # other processes fetch too: hence an eighth of the room, not all of it
+            self._until_look = max((self._limit - total) // 8, self._limit // _LOOKS)
 
     def _path(self, doc_id: str) -> Path:
         if not _DIGEST.fullmatch(doc_id):

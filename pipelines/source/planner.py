@@ -145,6 +145,8 @@ class Planner:
             number = 1 if known is None else known[0] + 1
             revision = Revision(probed.doc_id, number, opened.page_count, set(pages))
             return Planned([found, self._open(revision, pages)], revision, self._spans(document, number, pages, 1))
+        if known[1] is None and known[2] == 0:
+            return Planned([found])  # complete, and nothing to try again: a copy, or a name that changed
         for _, started, spans, records in self._remaining([document]):
             return Planned([found, *records], started, spans)
         return Planned([found])
@@ -227,17 +229,16 @@ class Planner:
 
     def _live(self, doc_ids: pa.Array) -> dict[str, dict[int, LivePage]]:
         """Live pages of complete revisions, with those of an open one over them: what finalize will have to read."""
-        self._state.con.register("asked", pa.table({"doc_id": doc_ids}))
+        self._state.ask(doc_ids)
         rows = self._state.rows("""
-            SELECT doc_id, page_index, part, attempt, state, code, tries, fingerprint, run_id, 0 AS rank FROM live_page
-            WHERE doc_id IN (SELECT doc_id FROM asked)
+            SELECT doc_id, page_index, part, attempt, state, code, tries, fingerprint, run_id, 0 AS rank
+            FROM live_page_asked
             UNION ALL
             SELECT p.doc_id, p.page_index, coalesce(m.new_part, p.part), p.attempt, p.state, p.code, p.tries,
                    p.fingerprint, p.run_id, 1
-            FROM revision_page p LEFT JOIN part_moved m ON m.old_part = p.part
+            FROM revision_page_asked p LEFT JOIN part_moved m ON m.old_part = p.part
             ANTI JOIN document_all d ON d.doc_id = p.doc_id AND d.revision = p.revision
-            WHERE p.doc_id IN (SELECT doc_id FROM asked) ORDER BY rank""")
-        self._state.con.unregister("asked")
+            ORDER BY rank""")
         found: dict[str, dict[int, LivePage]] = {}
         for doc_id, page, part, attempt, state, code, tries, fingerprint, run_id, _ in rows:
             found.setdefault(str(doc_id), {})[int(str(page))] = LivePage(

@@ -59,35 +59,44 @@ FROM ledger WHERE kind = 'moved' AND new_part IS NOT NULL GROUP BY old_part;
 -- superseded parts that gc deleted
 CREATE OR REPLACE VIEW part_gone AS SELECT DISTINCT old_part AS part FROM ledger WHERE kind = 'moved' AND new_part IS NULL;
 
--- each page that a span record covers, with the part in which its row is now
-CREATE OR REPLACE VIEW span_page AS
-SELECT s.doc_id, s.revision, s.attempt, coalesce(m.new_part, s.part) AS part, s.tries, s.run_id, s.fingerprint,
-       s.number * 1000000 + s."row" AS position, unnest(s.pages) AS page_index, unnest(s.states) AS state, unnest(s.codes) AS code
-FROM ledger s LEFT JOIN part_moved m ON m.old_part = s.part WHERE s.kind = 'span';
-
--- of each revision, complete or not, the newest span record that covers a page
-CREATE OR REPLACE VIEW revision_page AS
-SELECT * FROM span_page
-QUALIFY row_number() OVER (PARTITION BY doc_id, revision, page_index ORDER BY position DESC) = 1;
-
--- the one rule
-CREATE OR REPLACE VIEW live_page AS
-SELECT s.doc_id, s.page_index, s.revision, s.attempt, s.part, s.state, s.code, s.tries, s.run_id, s.fingerprint
-FROM span_page s
-LEFT JOIN document_all c ON c.doc_id = s.doc_id AND c.revision = s.revision
-LEFT JOIN (SELECT DISTINCT doc_id FROM document_all) d ON d.doc_id = s.doc_id
-WHERE c.doc_id IS NOT NULL OR (d.doc_id IS NULL AND s.revision = 1)
-QUALIFY row_number() OVER (PARTITION BY s.doc_id, s.page_index ORDER BY s.position DESC) = 1;
-
 -- documents that the newest record of at least one URI names
 CREATE OR REPLACE VIEW named_document AS SELECT DISTINCT doc_id FROM source_latest WHERE doc_id IS NOT NULL;
 """
+
+# the one rule for readers, over all records or over those of some documents
+_PAGES = """
+-- each page that a span record covers, with the part in which its row is now
+CREATE OR REPLACE VIEW span_page{of} AS
+SELECT s.doc_id, s.revision, s.attempt, coalesce(m.new_part, s.part) AS part, s.tries, s.run_id, s.fingerprint,
+       s.number * 1000000 + s."row" AS position, unnest(s.pages) AS page_index, unnest(s.states) AS state, unnest(s.codes) AS code
+FROM {records} s LEFT JOIN part_moved m ON m.old_part = s.part WHERE s.kind = 'span';
+
+-- of each revision, complete or not, the newest span record that covers a page
+CREATE OR REPLACE VIEW revision_page{of} AS
+SELECT * FROM span_page{of}
+QUALIFY row_number() OVER (PARTITION BY doc_id, revision, page_index ORDER BY position DESC) = 1;
+
+-- the one rule
+CREATE OR REPLACE VIEW live_page{of} AS
+SELECT s.doc_id, s.page_index, s.revision, s.attempt, s.part, s.state, s.code, s.tries, s.run_id, s.fingerprint
+FROM span_page{of} s
+LEFT JOIN (SELECT DISTINCT doc_id, revision FROM {records} WHERE kind = 'document') c
+       ON c.doc_id = s.doc_id AND c.revision = s.revision
+LEFT JOIN (SELECT DISTINCT doc_id FROM {records} WHERE kind = 'document') d ON d.doc_id = s.doc_id
+WHERE c.doc_id IS NOT NULL OR (d.doc_id IS NULL AND s.revision = 1)
+QUALIFY row_number() OVER (PARTITION BY s.doc_id, s.page_index ORDER BY s.position DESC) = 1;
+"""
+_OF_ALL = _PAGES.format(of="", records="ledger")
+_OF_ASKED = "CREATE TABLE asked (doc_id VARCHAR);" + _PAGES.format(
+    of="_asked", records="(SELECT l.* FROM ledger l SEMI JOIN asked a ON a.doc_id = l.doc_id)"
+)
 
 
 class LedgerState:
     """A snapshot of one or more lanes in a DuckDB connection, spilling to `scratch` beyond `memory_mib`.
 
-    The views named in `_VIEWS` are there; `con` is open for further queries.
+    The views of `_VIEWS` and `_PAGES` are there; `con` is open for further queries. `live_page_asked` and its like say of the
+    documents of the last `ask` what `live_page` says of all, for which every record of the ledger would be sorted.
     """
 
     def __init__(
@@ -104,6 +113,7 @@ class LedgerState:
             config={"memory_limit": f"{memory_mib}MiB", "temp_directory": str(scratch), "preserve_insertion_order": "false"},
         )
         install_views(self.con, [files, *more_lanes], scratch)
+        self.con.execute(_OF_ASKED)
 
     def rows(self, sql: str, parameters: Iterable[object] = ()) -> list[tuple[object, ...]]:
         found: list[tuple[object, ...]] = self.con.execute(sql, list(parameters)).fetchall()
@@ -112,21 +122,23 @@ class LedgerState:
     def table(self, sql: str) -> pa.Table:
         return self.con.sql(sql).to_arrow_table()
 
+    def ask(self, doc_ids: pa.Array) -> None:
+        """Makes these the documents of the views `*_asked`."""
+        self.con.register("wanted", pa.table({"doc_id": doc_ids}))
+        self.con.execute("DELETE FROM asked; INSERT INTO asked SELECT DISTINCT doc_id FROM wanted")
+        self.con.unregister("wanted")
+
     def open_revisions(self, doc_ids: pa.Array) -> pa.Table:
         """Of these documents each unfinished revision: doc_id, revision, tries, pages, blocks, missing (what no span covers)."""
-        wanted = pa.table({"doc_id": doc_ids})
-        self.con.register("wanted", wanted)
-        found = self.con.sql("""
+        self.ask(doc_ids)
+        return self.table("""
             SELECT r.doc_id, r.revision, r.tries, r.pages, any_value(r.blocks) AS blocks, list_sort(list_filter(r.pages,
                      lambda p: NOT list_contains(coalesce(any_value(c.covered), []::INTEGER[]), p))) AS missing
-            FROM revision_opened r SEMI JOIN wanted w ON w.doc_id = r.doc_id
-            LEFT JOIN (SELECT doc_id, revision, list(page_index) AS covered FROM revision_page
-                       WHERE doc_id IN (SELECT doc_id FROM wanted) GROUP BY doc_id, revision) c
+            FROM revision_opened r SEMI JOIN asked a ON a.doc_id = r.doc_id
+            LEFT JOIN (SELECT doc_id, revision, list(page_index) AS covered FROM revision_page_asked GROUP BY doc_id, revision) c
                    ON c.doc_id = r.doc_id AND c.revision = r.revision
             ANTI JOIN document_all d ON d.doc_id = r.doc_id AND d.revision = r.revision
-            GROUP BY r.doc_id, r.revision, r.tries, r.pages ORDER BY r.doc_id, r.revision""").to_arrow_table()
-        self.con.unregister("wanted")
-        return found
+            GROUP BY r.doc_id, r.revision, r.tries, r.pages ORDER BY r.doc_id, r.revision""")
 
     def close(self) -> None:
         self.con.close()
@@ -178,3 +190,4 @@ def install_views(con: duckdb.DuckDBPyConnection, lanes: Sequence[Sequence[Path]
     con.execute("CREATE OR REPLACE VIEW lane_record AS " + " UNION ALL BY NAME ".join(selects))
     con.execute(_ONE if len(lanes) == 1 else _SEVERAL)
     con.execute(_VIEWS)
+    con.execute(_OF_ALL)

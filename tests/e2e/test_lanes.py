@@ -27,7 +27,7 @@ def test_two_drivers_at_once_and_one_is_killed(driver: Driver, tmp_path: Path) -
     for lane, sizes in enumerate(((9, 1, 2), (25, 1, 2))):
         for number, pages in enumerate(sizes):
             text_pdf_in_lane(source, f"lane-{lane}-document-{number}", pages, lane, 2)
-    inline(source, tmp_path / "undisturbed", recognize__engine="tests.readers:SlowReader")
+    inline(source, tmp_path / "undisturbed", recognize__engine="tests.readers:SlowReader", raster__engine="pymupdf")
     first, second = (driver.start(str(source), output, "--lanes=2", f"--lane={lane}", settings=dict(SLOW)) for lane in (0, 1))
     assert kill_soon(second, "driver", 3, lambda: parts(output, None), random.Random(1))
     second.communicate(timeout=400)

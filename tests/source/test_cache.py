@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import SourceChanged, SourceUnreadable
-from pipelines.source.cache import DocumentCache
+from pipelines.source.cache import DocumentCache, _exclusive
 from tests.conftest import ROOT
 
 
@@ -85,3 +85,32 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
         cache.evict()
         assert Path(mine.name).exists()
     assert not left.exists()
+
+
+def test_locks_and_allowances_of_documents_long_gone_are_forgotten(tmp_path: Path) -> None:
+    cache = DocumentCache(tmp_path / "cache", 1)
+    found = [write(tmp_path / str(n), bytes([n])) for n in range(3)]
+    for doc_id, uri in found:
+        with cache.use(doc_id, uri, {}):
+            cache.budget_path(doc_id).write_text("7")
+    old, held, young = ((tmp_path / "cache" / doc_id[:2] / f"{doc_id}.lock") for doc_id, _ in found)
+    for path in (old, held, cache.budget_path(found[0][0])):
+        os.utime(path, (time.time() - 30 * 86_400,) * 2)
+    with _exclusive(held):
+        cache.evict()
+    assert not old.exists()
+    assert not cache.budget_path(found[0][0]).exists()
+    assert held.exists()
+    assert young.exists()
+    assert cache.budget_path(found[1][0]).exists()
+    with cache.use(*found[0], {}) as path:
+        assert path.read_bytes() == b"\0"
+
+
+def test_a_full_cache_is_kept_small_without_being_told(tmp_path: Path) -> None:
+    cache = DocumentCache(tmp_path / "cache", 1 / 1024)  # one MiB
+    for number in range(256):
+        doc_id, uri = write(tmp_path / "a", bytes([number]) * (16 << 10))
+        with cache.use(doc_id, uri, {}):
+            held = sum(path.stat().st_size for path in (tmp_path / "cache").glob("**/*") if len(path.name) == 64)
+        assert held <= (1 << 20) + (1 << 17)  # beyond the limit by what is fetched between two looks
