@@ -43,6 +43,7 @@ def reprocess(
     model_dir: ModelDir = None,
     inline: Annotated[bool, typer.Option(help="without Ray, span after span in this process: for debugging")] = False,
     take_over: Annotated[bool, typer.Option(help="take the output from a driver that is certainly dead")] = False,
+    lane: Annotated[int | None, typer.Option(min=0, help="where OUTPUT has several: the lane whose documents are meant")] = None,
 ) -> None:
     """Read chosen pages of OUTPUT again; both readings stay, the new one counts."""
     from pipelines.ingest import preview
@@ -60,7 +61,7 @@ def reprocess(
         for name, words in lines(preview(output, choice, config)):
             print(f"{name:10} {words}")
         return
-    ended = run(output, choice, config, inline=inline, take_over=take_over)
+    ended = run(output, choice, config, inline=inline, take_over=take_over, lane=lane)
     print(final_line(ended.summary, ended.exit_code, ended.report))
     sys.exit(ended.exit_code)
 

@@ -78,8 +78,13 @@ def ingest(
     )  # fmt: skip
 
 
-def reprocess(output: str, choice: Choice, config: Config, *, inline: bool = False, take_over: bool = False) -> Ended:
+def reprocess(
+    output: str, choice: Choice, config: Config, *, inline: bool = False, take_over: bool = False, lane: int | None = None
+) -> Ended:
     """Reads chosen pages of `output` again.
+
+    Args:
+        lane: as of `choose_lane`; of the chosen documents those that belong to it are read.
 
     Raises:
         PagemillError: as `ingest`; a choice that is none, or no output.
@@ -90,7 +95,7 @@ def reprocess(output: str, choice: Choice, config: Config, *, inline: bool = Fal
         return Reprocess(site, choice, ledger, summary).plan
 
     source = f"reprocess {choice.words()}"
-    return run_job(source, output, config, plan, inline=inline, take_over=take_over, opening=open_existing)
+    return run_job(source, output, config, plan, inline=inline, take_over=take_over, opening=open_existing, lane=lane)
 
 
 def preview(output: str, choice: Choice, config: Config, most: int | None = None) -> Preview:

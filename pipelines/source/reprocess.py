@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.errors import SourceChanged, SourceUnreadable
+from pipelines.lanes import Lane, number_of
 from pipelines.observe.summary import Failure, Summary
 from pipelines.source.cache import DocumentCache
 from pipelines.source.changes import Candidate, ChangeDetector, Verdict
@@ -58,9 +59,10 @@ class Reprocess:
             Output(site.output, config.store.storage_options, parts=False) as output,
         ):
             choose(output, self._choice, site.fingerprint)
+            _keep_lane(output, self._ledger.lane)
             if unknown := unknown_ids(output, self._choice):
                 self._summary.listed["unknown_id"] += unknown
-            state = LedgerState([file.path for file in self._ledger.files], Path(scratch))
+            state = LedgerState(self._ledger.paths, Path(scratch))
             changes = ChangeDetector(state)
             cache = DocumentCache(Path(config.source.cache_dir) if config.source.cache_dir else None, config.source.cache_gib)
             prober = Prober(config, cache)
@@ -230,6 +232,23 @@ def _candidate(row: dict[str, Any]) -> Candidate:
 
 def _document(doc_id: str, row: dict[str, Any]) -> Document:
     return Document(doc_id, row["uri"], row["format"] or "", row["page_count"] or 0, tuple(row["flags"] or ()))
+
+
+def _keep_lane(output: Output, lane: Lane) -> None:
+    """Of what is chosen only what this lane reads: documents that belong to it, and objects that it looks at."""
+    if lane.count == 1:
+        return
+    con = output.con
+    con.execute(
+        """DELETE FROM chosen WHERE page_index IS NOT NULL
+           AND doc_id NOT IN (SELECT doc_id FROM document_lane WHERE lane = ?)""",
+        [lane.number],
+    )
+    uris = con.execute("SELECT DISTINCT uri FROM chosen WHERE page_index IS NULL").fetchall()
+    foreign = pa.table({"uri": pa.array([uri for (uri,) in uris if number_of(uri, lane.count) != lane.number], pa.string())})
+    con.register("of_other_lanes", foreign)
+    con.execute("DELETE FROM chosen WHERE page_index IS NULL AND uri IN (SELECT uri FROM of_other_lanes)")
+    con.unregister("of_other_lanes")
 
 
 def _documents(output: Output) -> Iterator[list[_Chosen]]:

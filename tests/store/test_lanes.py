@@ -227,3 +227,16 @@ def test_drivers_that_make_one_output_together(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ConfigError, match="has 2 lanes"):
         choose_lane(store, 3, 0)
     assert choose_lane(store, None, 1) == Lane(1, TWO)
+
+
+def test_a_reprocess_is_a_lanes_job_too(source: Path, output: Path) -> None:
+    echo = ("--inline", "--set", "recognize.engine=echo", "--set", "layout.engine=none", "--set", "raster.dpi=36")
+    code, said = run("reprocess", output, "--where", "page_index = 0", *echo)
+    assert (code, isinstance(said, str)) == (1, True)  # a named error, which the console script prints
+    code, said = run("reprocess", output, "--where", "page_index = 0", "--lane", 1, *echo)
+    assert code == 0, said
+    uris = {row["doc_id"]: row["uri"] for row in pagemill.read(str(output), "sources").to_pylist()}
+    for row in pagemill.read(str(output), "pages").to_pylist():
+        again = row["page_index"] == 0 and number_of(uris[row["doc_id"]], TWO) == 1
+        assert row["revision"] == (2 if again else 1), row
+    assert audit(str(output)).ok
