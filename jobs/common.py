@@ -36,6 +36,11 @@ ModelDir = Annotated[
     typer.Option("--model-dir", help="read with this PaddleOCR-VL, by vLLM: a folder, a URI or a hub id"),
 ]
 
+Lanes = Annotated[
+    int | None, typer.Option("--lanes", min=1, max=1000, help="jobs that one archive is split over, fixed when OUTPUT is made")
+]
+LaneNumber = Annotated[int | None, typer.Option("--lane", min=0, help="which of OUTPUT's lanes this job is for, from 0")]
+
 OutputArgument = Annotated[str, typer.Argument(help="folder or URI of the results")]
 
 

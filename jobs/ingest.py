@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from jobs.common import BackendConfig, Conf, ModelDir, PaddlexConfig, PipelineVersion, Settings, configuration, guarded
+from jobs.common import (
+    BackendConfig,
+    Conf,
+    LaneNumber,
+    Lanes,
+    ModelDir,
+    PaddlexConfig,
+    PipelineVersion,
+    Settings,
+    configuration,
+    guarded,
+)
 
 
 def ingest(
@@ -23,10 +34,8 @@ def ingest(
     model_dir: ModelDir = None,
     inline: Annotated[bool, typer.Option(help="without Ray, span after span in this process: for debugging")] = False,
     take_over: Annotated[bool, typer.Option(help="take the output from a driver that is certainly dead")] = False,
-    lanes: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="jobs that one archive is split over, fixed when OUTPUT is made")
-    ] = None,
-    lane: Annotated[int | None, typer.Option(min=0, help="which of them this job is, from 0")] = None,
+    lanes: Lanes = None,
+    lane: LaneNumber = None,
 ) -> None:
     """Read everything of SOURCE that OUTPUT does not have yet."""
     from pipelines.ingest import ingest as run

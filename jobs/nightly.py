@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from jobs.common import BackendConfig, Conf, ModelDir, PaddlexConfig, PipelineVersion, Settings, configuration, guarded
+from jobs.common import (
+    BackendConfig,
+    Conf,
+    LaneNumber,
+    Lanes,
+    ModelDir,
+    PaddlexConfig,
+    PipelineVersion,
+    Settings,
+    configuration,
+    guarded,
+)
 
 
 def nightly(
@@ -25,6 +36,8 @@ def nightly(
     model_dir: ModelDir = None,
     inline: Annotated[bool, typer.Option(help="without Ray, span after span in this process: for debugging")] = False,
     take_over: Annotated[bool, typer.Option(help="take the output from a driver that is certainly dead")] = False,
+    lanes: Lanes = None,
+    lane: LaneNumber = None,
 ) -> None:
     """Read what is new or changed in SOURCE, drain before --until, and say what is left."""
     from pipelines.deadline import next_occurrence
@@ -35,7 +48,7 @@ def nightly(
     config = configuration(conf, settings, pipeline_version, paddlex_config, backend_config, model_dir)
     end = None if until is None else next_occurrence(until, datetime.now(UTC))
     configure(config.observe.log_level)
-    ended = ingest(source, output, config, inline=inline, take_over=take_over, until=end)
+    ended = ingest(source, output, config, inline=inline, take_over=take_over, until=end, lanes=lanes, lane=lane)
     print(final_line(ended.summary, ended.exit_code, ended.report))
     sys.exit(ended.exit_code)
 

@@ -11,6 +11,7 @@ import typer
 from jobs.common import (
     BackendConfig,
     Conf,
+    LaneNumber,
     ModelDir,
     OutputArgument,
     PaddlexConfig,
@@ -43,7 +44,7 @@ def reprocess(
     model_dir: ModelDir = None,
     inline: Annotated[bool, typer.Option(help="without Ray, span after span in this process: for debugging")] = False,
     take_over: Annotated[bool, typer.Option(help="take the output from a driver that is certainly dead")] = False,
-    lane: Annotated[int | None, typer.Option(min=0, help="where OUTPUT has several: the lane whose documents are meant")] = None,
+    lane: LaneNumber = None,
 ) -> None:
     """Read chosen pages of OUTPUT again; both readings stay, the new one counts."""
     from pipelines.ingest import preview
