@@ -234,17 +234,19 @@ def run_graph(
     for pool in pools:
         compute: dict[str, Any] = {"size": pool.size, "max_tasks_in_flight_per_actor": pool.in_flight}
         reserved: dict[str, Any] = {"num_cpus": pool.cpus}
+        rows_at_once: int | None = None
         if pool.calls > 1:
             compute["max_concurrent_calls_per_actor"] = pool.calls
         if pool.gpus:
             reserved["num_gpus"] = pool.gpus
+            rows_at_once = 1  # Ray refuses "the whole block" on a GPU; what comes from a pool before is a block of one row
         if pool.python is not None:
             reserved["runtime_env"] = {"py_executable": pool.python}
         rows = rows.map_batches(
             Actor if pool.calls == 1 else EngineActor,
             fn_constructor_args=(pool.names, site),
             compute=ray.data.ActorPoolStrategy(**compute),
-            batch_size=None,
+            batch_size=rows_at_once,
             batch_format="pyarrow",
             zero_copy_batch=True,
             max_restarts=-1,

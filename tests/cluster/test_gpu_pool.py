@@ -1,0 +1,48 @@
+"""A graph whose pools reserve a card, on a machine that only says it has one: Ray treats such pools differently."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.builders import drawn_pdf, text_at
+from tests.conftest import ROOT
+
+RUN = """
+import dataclasses, functools, sys
+import ray
+ray.init = functools.partial(ray.init, num_gpus=1)
+from pipelines import pipeline
+from pipelines.config import load
+from pipelines.ingest import ingest
+plan, seen = pipeline.plan_pools, []
+
+def with_a_card(config, cpus, gpus, workers):
+    seen.append(gpus)
+    return [dataclasses.replace(p, gpus=0.25) if {"layout", "recognize"} & set(p.names) else p
+            for p in plan(config, cpus, gpus, workers)]
+
+pipeline.plan_pools = with_a_card
+ended = ingest(sys.argv[1], sys.argv[2], load(settings=[
+    "recognize.engine=echo", "layout.engine=none", "raster.dpi=36", "raster.engine=pypdfium2", "ray.workers=1", "ray.fuse=false",
+    "ray.block_pages=2", "observe.report_pages=0", f"source.cache_dir={sys.argv[2]}-cache"]))
+assert seen == [1], seen
+assert ended.exit_code == 0, ended.summary.message
+"""
+
+
+def test_pools_that_reserve_a_card_read_every_page(tmp_path: Path) -> None:
+    import pagemill
+
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "in" / f"{name}.pdf").write_bytes(drawn_pdf([text_at(20, 100, f"{name} {n}") for n in range(5)]))
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(tmp_path / "in"), str(tmp_path / "out")],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True, capture_output=True, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = pagemill.read(str(tmp_path / "out"), "pages", columns=["state"]).to_pylist()
+    assert [page["state"] for page in pages] == ["ok"] * 10
