@@ -19,10 +19,11 @@ from jobs.benches.first_page import first_page
 from jobs.benches.layout import layout
 from jobs.benches.memory import memory
 from jobs.benches.overhead import overhead
+from jobs.benches.pipeline import pipeline
 from jobs.benches.planning import planning
 from jobs.common import run_app
 
-BENCHES: tuple[Callable[..., Figures], ...] = (overhead, first_page, memory, planning, driver, engine, layout)
+BENCHES: tuple[Callable[..., Figures], ...] = (overhead, first_page, memory, planning, driver, engine, layout, pipeline)
 
 
 def bench_app() -> typer.Typer:

@@ -13,13 +13,14 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from jobs.benches.base import Figures
+from jobs.benches.engine_layout import beside
 from jobs.benches.engine_worker import Finished, Order, Spec, serve
 from jobs.benches.gpu_watch import GpuWatch
 from jobs.benches.shape import write_shape
@@ -27,29 +28,37 @@ from jobs.benches.workloads import Job, archive, known
 from pipelines.recognize.pack import target_size
 
 BUDGET = (112_896, 1_003_520)  # pixels a crop: the official pipeline's
-_KINDS = ("packed", "shipped")
+_KINDS = ("packed", "shipped", "server")
 
 
 @dataclass(slots=True, frozen=True)
 class Setup:
-    """Engines that share the card: `packed:3x512:wave=96`."""
+    """Engines that share a card: `packed:3x512:wave=96`."""
 
     name: str
     kind: str
-    engines: int
+    engines: int  # of each card
     seqs: int
-    wave: int
+    wave: int = 1
+    cards: int = 1
+    layout: int = 0  # pages a second that layout reads meanwhile, on the first card
+    tokens: int = 0  # that every answer has, in the place of the workload's lengths
 
     @classmethod
     def parse(cls, text: str) -> Setup:
-        found = re.fullmatch(r"(\w+):(\d+)x(\d+)(?::wave=(\d+))?", text)
+        found = re.fullmatch(r"(\w+):(\d+)x(\d+)((?::(?:wave|cards|layout|tokens)=\d+)*)", text)
         if not found or found[1] not in _KINDS:
-            raise typer.BadParameter(f"{text}: KIND:ENGINESxPLACES[:wave=N], with KIND one of {', '.join(_KINDS)}")
-        return cls(text, found[1], int(found[2]), int(found[3]), int(found[4] or 1))
+            raise typer.BadParameter(
+                f"{text}: KIND:ENGINESxPLACES[:wave=N][:cards=N][:layout=PAGES][:tokens=N], with KIND one of {', '.join(_KINDS)}"
+            )
+        options = {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", found[4])}
+        return cls(text, found[1], int(found[2]), int(found[3]), **options)
 
 
 def engine(
-    setups: Annotated[list[str], typer.Argument(help="KIND:ENGINESxPLACES[:wave=N] ...; KIND: packed, shipped")],
+    setups: Annotated[
+        list[str], typer.Argument(help="KIND:ENGINESxPLACES[:wave=N][:cards=N][:layout=PAGES][:tokens=N]; KIND: packed ...")
+    ],
     workload: Annotated[
         Literal["known", "archive"], typer.Option(help="lengths by area, or as real archives have them")
     ] = "known",
@@ -57,13 +66,14 @@ def engine(
         Path | None, typer.Option(help="for archive: block sizes of real pages, of `python -m jobs.benches.workloads`")
     ] = None,
     pages: Annotated[int, typer.Option(help="read in each round by a packed setup")] = 600,
-    shipped_pages: Annotated[int, typer.Option(help="read in each round by a shipped setup, which is much slower")] = 120,
+    shipped_pages: Annotated[int, typer.Option(help="read in each round by other setups, much slower")] = 120,
     rounds: Annotated[int, typer.Option(help="of all setups, one after the other")] = 1,
     packers: Annotated[int, typer.Option(help="CPU workers that pack, divided among a setup's engines")] = 8,
     ahead_pages: Annotated[int, typer.Option(help="pages packed and not yet offered to an engine, all engines together")] = 64,
     kv_mib: Annotated[float, typer.Option(help="KV cache of an engine, MiB a place; 18 KiB a token")] = 12,
     batched: Annotated[int, typer.Option(help="max_num_batched_tokens")] = 16_384,
     eager: Annotated[bool, typer.Option(help="no CUDA graphs; where there is no GPU")] = False,
+    cards: Annotated[str, typer.Option(help="numbers of the cards, as nvidia-smi has them; empty: the one that is visible")] = "",
     price: Annotated[float | None, typer.Option(help="of the card, an hour: what a million pages cost")] = None,
     extra: Annotated[str, typer.Option(help="further engine arguments, JSON")] = "{}",
     tiny: Annotated[bool, typer.Option(help="a model of a few thousand weights, to try the bench without a GPU")] = False,
@@ -78,12 +88,15 @@ def engine(
     with tempfile.TemporaryDirectory() as folder:
         model = write_shape(Path(folder) / "shape", tiny)
         settings = {"kv_mib": kv_mib, "batched": batched, "eager": eager, "extra": extra, "packers": packers}
-        with started(chosen, model, settings) as teams:
+        numbers = cards.split(",") if cards else [""]
+        with started(chosen, model, settings, numbers) as teams, beside(chosen, Path(folder) / "layout", numbers[0]) as layout:
             for number in range(rounds):
                 for setup in chosen:
-                    count = shipped_pages if setup.kind == "shipped" else pages
-                    work = known(count, 7 + number) if workload == "known" or boxes is None else archive(boxes, count, 7 + number)
-                    row = measured(setup, teams[setup.kind][: setup.engines], work, ahead_pages, number)
+                    count = pages if setup.kind == "packed" else shipped_pages
+                    work = _work(workload, boxes, count, 7 + number, setup.tokens)
+                    with layout.at(setup.layout) as seen:
+                        row = measured(setup, _team(teams, setup, chosen), work, ahead_pages, number, numbers)
+                    row |= seen
                     figures.rows.append(
                         row | ({} if price is None else {"a million pages": round(price * 1e6 / 3600 / row["pages/s"])})
                     )
@@ -91,6 +104,11 @@ def engine(
     if workload == "known":
         figures.notes.append("known: lengths are a function of area, few grids; it flatters (see docs/performance.md)")
     return figures
+
+
+def _work(workload: str, boxes: Path | None, pages: int, seed: int, tokens: int) -> list[list[Job]]:
+    work = archive(boxes, pages, seed) if workload == "archive" and boxes is not None else known(pages, seed)
+    return [[replace(job, tokens=tokens) for job in page] for page in work] if tokens else work
 
 
 # -- the engines of a setup, each in a process of its own ----------------------------------------------------------------
@@ -104,17 +122,23 @@ class _Member:
 
 
 @contextlib.contextmanager
-def started(setups: Sequence[Setup], model: Path, settings: dict[str, Any]) -> Iterator[dict[str, list[_Member]]]:
-    """Engines of each kind, as many as its largest setup needs, all started at once: each has its own KV cache's bytes."""
+def started(
+    setups: Sequence[Setup], model: Path, settings: dict[str, Any], cards: Sequence[str] = ("",)
+) -> Iterator[dict[str, list[_Member]]]:
+    """Engines of each kind, as many as its largest setup needs, all started at once: each has its own KV cache's bytes.
+
+    Those of a kind stand card by card; a card's number "" is whichever is visible.
+    """
     context = mp.get_context("spawn")
     counter = context.Value("i", 0)
     teams: dict[str, list[_Member]] = {}
     try:
         for kind in dict.fromkeys(setup.kind for setup in setups):
             mine = [setup for setup in setups if setup.kind == kind]
-            for _ in range(max(setup.engines for setup in mine)):
+            engines, places = max(setup.engines for setup in mine), max(setup.seqs for setup in mine)
+            for card in (card for card in cards[: max(setup.cards for setup in mine)] for _ in range(engines)):
                 ours, theirs = context.Pipe()
-                spec = Spec(str(model), kind, max(setup.seqs for setup in mine), max(s.engines for s in mine), **settings)
+                spec = Spec(str(model), kind, places, engines, card=card, **settings)
                 member = _Member(context.Process(target=serve, args=(spec, theirs, counter)), ours)
                 teams.setdefault(kind, []).append(member)
                 member.process.start()
@@ -126,6 +150,12 @@ def started(setups: Sequence[Setup], model: Path, settings: dict[str, Any]) -> I
         for team in teams.values():
             for member in team:
                 _stop(member)
+
+
+def _team(teams: dict[str, list[_Member]], setup: Setup, setups: Sequence[Setup]) -> list[_Member]:
+    """Of each card that the setup takes, as many engines as it wants."""
+    each = max(other.engines for other in setups if other.kind == setup.kind)
+    return [teams[setup.kind][card * each + n] for card in range(setup.cards) for n in range(setup.engines)]
 
 
 def _ready(member: _Member, within_s: float = 400) -> None:
@@ -150,13 +180,15 @@ def _stop(member: _Member) -> None:
 # -- a round -------------------------------------------------------------------------------------------------------------
 
 
-def measured(setup: Setup, team: list[_Member], work: list[list[Job]], ahead_pages: int, number: int) -> dict[str, Any]:
+def measured(
+    setup: Setup, team: list[_Member], work: list[list[Job]], ahead_pages: int, number: int, cards: Sequence[str] = ("",)
+) -> dict[str, Any]:
     order = Order(work, setup.seqs, setup.wave, max(1, ahead_pages // len(team)), number)
     for member in team:
         member.pipe.send(order)
     for member in team:
         member.pipe.recv()  # it has what it needs; nobody starts before all have
-    with GpuWatch() as watch:
+    with GpuWatch([int(card or 0) for card in cards[: setup.cards]]) as watch:
         begin = time.time()
         for member in team:
             member.pipe.send("go")

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jobs.benches.engine_server import Server, jpeg_url
 from jobs.benches.workloads import Job, known, picture
 from pipelines.config import load
 from pipelines.recognize.base import Crop, Packed, Sampling
@@ -37,14 +38,15 @@ _ENVIRONMENT = {
 @dataclass(slots=True, frozen=True)
 class Spec:
     model: str
-    kind: str  # packed | shipped
+    kind: str  # packed | shipped | server
     seqs: int  # most places of any of its setups
     engines: int  # most engines of any of its setups
     kv_mib: float
     batched: int
     eager: bool
     extra: str
-    packers: int
+    packers: int  # of a card
+    card: str = ""  # number of the card it runs on; "": the one that is visible
 
 
 @dataclass(slots=True, frozen=True)
@@ -70,6 +72,8 @@ class Finished:
 def serve(spec: Spec, pipe: Any, counter: Any) -> None:
     """The process: starts its engine, says how long that took, then one round after the other until `None` comes."""
     os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
+    if spec.card:
+        os.environ["CUDA_VISIBLE_DEVICES"] = spec.card
     try:
         asyncio.run(_serve(spec, pipe, counter))
     except Exception:
@@ -194,22 +198,32 @@ class _Shipped:
         self._engine.shutdown()
 
 
+def _engine(spec: Spec) -> _Engine:
+    kinds: dict[str, Callable[[Spec], _Engine]] = {"packed": _Packed, "shipped": _Shipped, "server": Server}
+    return kinds[spec.kind](spec)
+
+
+def _as_it_is(drawn: Any) -> Any:
+    return drawn
+
+
 class _Reading:
     """One engine and what feeds it."""
 
     def __init__(self, spec: Spec, pool: ProcessPoolExecutor) -> None:
-        self._shipped = spec.kind == "shipped"
-        self._engine: _Engine = _Shipped(spec) if self._shipped else _Packed(spec)
+        self._kind = spec.kind
+        self._engine: _Engine = _engine(spec)
         self._pool = pool
         self._drawn: dict[int, list[Any]] = {}
 
     def prepare(self, order: Order) -> None:
-        """For vLLM as shipped: pictures are in memory before the clock starts, to its advantage."""
-        if self._shipped:
+        """For vLLM as shipped: pictures (files, for its server) are in memory before the clock starts, to its advantage."""
+        if self._kind != "packed":
             from PIL import Image
 
+            form = jpeg_url if self._kind == "server" else _as_it_is
             self._drawn = {
-                number: [Image.fromarray(picture(job, number * 100 + n)) for n, job in enumerate(jobs)]
+                number: [form(Image.fromarray(picture(job, number * 100 + n))) for n, job in enumerate(jobs)]
                 for number, jobs in enumerate(order.pages)
             }
 
@@ -229,7 +243,7 @@ class _Reading:
 
     async def _page(self, order: Order, number: int, window: asyncio.Semaphore, result: Finished) -> None:
         jobs = order.pages[number]
-        if self._shipped:
+        if self._kind != "packed":
             pictures = self._drawn.pop(number)
         else:
             loop = asyncio.get_running_loop()

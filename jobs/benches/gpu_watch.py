@@ -1,20 +1,22 @@
-"""What a card did while something ran: busy share, power, memory, as NVML reports them five times a second."""
+"""What cards did while something ran: busy share, power, memory, as NVML reports them five times a second."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from statistics import mean
 from types import TracebackType
 from typing import Any
 
 
 class GpuWatch:
-    """Samples the first card in a thread; where there is no NVML it says nothing."""
+    """Samples cards in a thread; where there is no NVML it says nothing."""
 
-    def __init__(self, every_s: float = 0.2) -> None:
+    def __init__(self, cards: Sequence[int] = (0,), every_s: float = 0.2) -> None:
+        self._cards = tuple(cards)
         self._every_s = every_s
-        self._samples: list[tuple[float, float, float, float]] = []
+        self._samples: list[tuple[float, list[tuple[float, float, float]]]] = []  # per card: busy %, W, GiB
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.card = ""
@@ -28,13 +30,14 @@ class GpuWatch:
         self._thread.join()
 
     def between(self, begin: float, end: float) -> dict[str, Any]:
-        """Means over samples taken between two instants (time.time())."""
-        inside = [sample for sample in self._samples if begin < sample[0] < end]
+        """Means over samples taken between two instants (time.time()); of several cards the sum of their power."""
+        inside = [cards for at, cards in self._samples if begin < at < end]
         if not inside:
             return {}
+        busy = [round(mean(cards[n][0] for cards in inside)) for n in range(len(self._cards))]
         return {
-            "GPU busy %": round(mean(s[1] for s in inside)), "W": round(mean(s[2] for s in inside)),
-            "GiB": round(max(s[3] for s in inside), 1), "card": self.card,
+            "GPU busy %": busy[0] if len(busy) == 1 else busy, "W": round(mean(sum(c[1] for c in cards) for cards in inside)),
+            "GiB": round(max(c[2] for cards in inside for c in cards), 1), "card": self.card,
         }  # fmt: skip
 
     def _watch(self) -> None:
@@ -44,12 +47,14 @@ class GpuWatch:
             pynvml.nvmlInit()
         except Exception:  # no library, no driver, no card: nothing to watch
             return
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        name = pynvml.nvmlDeviceGetName(handle)
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in self._cards]
+        name = pynvml.nvmlDeviceGetName(handles[0])
         self.card = name if isinstance(name, str) else name.decode()
         while not self._stop.wait(self._every_s):
-            busy = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
-            power = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
-            used = pynvml.nvmlDeviceGetMemoryInfo(handle).used / (1 << 30)
-            self._samples.append((time.time(), busy, power, used))
+            self._samples.append((time.time(), [_sample(pynvml, handle) for handle in handles]))
         pynvml.nvmlShutdown()
+
+
+def _sample(pynvml: Any, handle: Any) -> tuple[float, float, float]:
+    busy = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
+    return busy, pynvml.nvmlDeviceGetPowerUsage(handle) / 1000, pynvml.nvmlDeviceGetMemoryInfo(handle).used / (1 << 30)

@@ -50,15 +50,17 @@ def known(pages: int, seed: int = 0) -> list[list[Job]]:
 
 
 def archive(boxes: Path, pages: int, seed: int = 0) -> list[list[Job]]:
-    """Like real archives: boxes of real pages (`boxes_of`), each scaled by up to 25 %, answers lognormal around what the
-    area makes one expect (sigma 0.6), one crop in a hundred running to the limit."""
+    """Like real archives: boxes of real pages (`boxes_of`), pages drawn at 0.7 to 1.3 of their resolution, each side of a box
+    scaled by up to 35 %, answers lognormal around what the area makes one expect (sigma 0.6), one in a hundred running to the
+    limit."""
     r = random.Random(seed)
     real: list[list[tuple[int, int]]] = json.loads(boxes.read_text("utf-8"))
     made: list[list[Job]] = []
     for page in range(pages):
         jobs = []
+        dpi = r.uniform(0.7, 1.3)
         for width, height in r.choice(real):
-            w, h = (max(8, round(side * r.uniform(0.75, 1.25))) for side in (width, height))
+            w, h = (max(8, round(side * dpi * r.uniform(0.65, 1.35))) for side in (width, height))
             expected = max(4, round(w * h * TOKENS_PER_PIXEL))
             tokens = LONGEST if r.random() < 0.01 else min(LONGEST, max(2, round(expected * math.exp(r.gauss(0, 0.6)))))
             jobs.append(Job(page, w, h, tokens, expected))
