@@ -31,7 +31,8 @@ Rows = npt.NDArray[np.float32]
 _SAME_CLASS, _ANY_CLASS = 0.6, 0.98  # IoU from which a box is suppressed by a better one
 _LANDSCAPE, _PORTRAIT = 0.82, 0.93  # share of the page from which an `image` is taken for the page itself
 _CONTAINED = 0.9
-_BEYOND = 0.5  # of the page: a box reaches so far over its edges at most, which bounds the memory that an outline takes
+_FARTHEST = 1e6  # pixels: no page has an edge there, and products of two are still exact enough
+_BEYOND = 0.5  # of the page: what an outline is drawn in reaches so far over its edges at most, which bounds its memory
 
 
 @dataclass(slots=True, frozen=True)
@@ -90,12 +91,11 @@ def postprocess(
     found = np.array(rows, np.float32)
     if found.ndim != 2 or found.shape[1] < 7:
         return []
-    around = np.array([width, height, width, height], np.float32)
-    found[:, 2:6] = np.clip(np.round(found[:, 2:6]), -_BEYOND * around, (1 + _BEYOND) * around)
+    found[:, 2:6] = np.clip(np.round(found[:, 2:6]), -_FARTHEST, _FARTHEST)
     chosen = np.flatnonzero(np.isfinite(found[:, :7]).all(axis=1) & (found[:, 0] > -1) & (found[:, 0] < len(labels)))
     chosen = chosen[_over_threshold(found[chosen], options.threshold)]
     if options.nms:
-        chosen = chosen[_suppressed(found[chosen])]
+        chosen = chosen[_suppressed(found[chosen], options.strict)]
     chosen = chosen[_not_the_page(found[chosen], width, height, labels)]
     chosen = chosen[_merged(found[chosen], options.merge)]
     keys = (-found[chosen, 7], found[chosen, 6]) if found.shape[1] >= 8 else (found[chosen, 6],)
@@ -103,11 +103,21 @@ def postprocess(
     found_shapes: list[shapes.Polygon] | None = None
     if options.shape != "rect" and masks is not None:
         found_shapes = shapes.outlines(
-            found[chosen, 2:6], [np.asarray(masks[int(i)]) for i in chosen], (width, height), options.shape, options.strict
+            _near(found[chosen, 2:6], width, height),
+            [np.asarray(masks[int(i)]) for i in chosen],
+            (width, height),
+            options.shape,
+            options.strict,
         )
     elif options.shape != "rect" and polygons is not None:
         found_shapes = shapes.shaped(found[chosen, 2:6], [polygons[int(i)] for i in chosen], options.shape)
     return _regions(_grown(found[chosen], options.unclip), found_shapes, width, height, labels)
+
+
+def _near(boxes: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.float32]:
+    around = np.array([width, height, width, height], np.float32)
+    near: npt.NDArray[np.float32] = np.clip(boxes, -_BEYOND * around, (1 + _BEYOND) * around)
+    return near
 
 
 def _over_threshold(rows: Rows, threshold: float | Mapping[int, float]) -> npt.NDArray[np.intp]:
@@ -119,19 +129,20 @@ def _over_threshold(rows: Rows, threshold: float | Mapping[int, float]) -> npt.N
     return passing[np.argsort(rows[passing, 0], kind="stable")]
 
 
-def _suppressed(rows: Rows) -> npt.NDArray[np.intp]:
-    """Indices left by greedy suppression, best score first."""
+def _suppressed(rows: Rows, strict: bool) -> npt.NDArray[np.intp]:
+    """Indices left by greedy suppression, best score first. Two boxes with corners swapped may together have no area at all:
+    the official code divides by it, and takes them for the same."""
     left = np.argsort(rows[:, 1])[::-1]
     kept: list[int] = []
     while len(left):
         best, left = left[0], left[1:]
         kept.append(int(best))
         limit = np.where(rows[left, 0] == rows[best, 0], _SAME_CLASS, _ANY_CLASS).astype(np.float32)
-        left = left[_iou(rows[best, 2:6], rows[left, 2:6]) < limit]
+        left = left[_iou(rows[best, 2:6], rows[left, 2:6], np.inf if strict else 0.0) < limit]
     return np.array(kept, np.intp)
 
 
-def _iou(box: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _iou(box: npt.NDArray[np.float32], others: npt.NDArray[np.float32], without_area: float) -> npt.NDArray[np.float32]:
     """A pixel has width: every side counts one more than the difference of its ends."""
     wide = np.minimum(box[2], others[:, 2]) - np.maximum(box[0], others[:, 0]) + 1
     high = np.minimum(box[3], others[:, 3]) - np.maximum(box[1], others[:, 1]) + 1
@@ -139,7 +150,7 @@ def _iou(box: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.N
     area = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
     areas = (others[:, 2] - others[:, 0] + 1) * (others[:, 3] - others[:, 1] + 1)
     whole = area + areas - both
-    shares: npt.NDArray[np.float32] = np.divide(both, whole, out=np.zeros_like(both), where=whole != 0)
+    shares: npt.NDArray[np.float32] = np.divide(both, whole, out=np.full_like(both, without_area), where=whole != 0)
     return shares
 
 
@@ -148,8 +159,8 @@ def _not_the_page(rows: Rows, width: int, height: int, labels: Sequence[str]) ->
     everything = np.arange(len(rows))
     if len(rows) <= 1 or "image" not in labels:
         return everything
-    clipped = np.clip(rows[:, 2:6], 0, [width, height, width, height])
-    area = (clipped[:, 2] - clipped[:, 0]) * (clipped[:, 3] - clipped[:, 1])
+    inner, outer = np.maximum(rows[:, 2:4], 0), np.minimum(rows[:, 4:6], np.array([width, height], np.float32))
+    area = (outer - inner).prod(axis=1)
     limit = (_LANDSCAPE if width > height else _PORTRAIT) * width * height
     left = np.flatnonzero((rows[:, 0] != labels.index("image")) | (area <= limit))
     return left if len(left) else everything

@@ -11,15 +11,26 @@ _TEXTS = [
     "一、概述", "2023年报告", "第二章 方法", "(3) three", "A. App", "I am here", "Results vs. base.", "CONCLUSION:", "word " * 60,
     "ab" * 40, "abcdefgh" * 20, "same line\n" * 12, "<b>bold</b> & co", "| a | b |", "a" * 49, "x" * 50, "多行\n文本", "$$e$$",
     "\ttab", "tail  \n", "1 Intro", "1.1 Sub", "3.1.2 Foo.", "5.", "X ", "[F2] is no token here",
+    "\u3000全角 1．2 标题", "# heading", "![](x) <table>", "win\r\nlines\r\n", "\x0bvt\x1c\u2028", "<|LOC_1|>", "\\[ unclosed",
+    "\\(a\\) \\[b\\] $c$", "-\n-\n-", "REFERENCES\n", "摘要\n摘要", "  ABSTRACT  text", "I\nII", "a-\n\nb", "\n\n\n", "1.\n2.",
+    "（一） 标题", "1、标题", "Ⅳ 标题", "e\u0301 😀 \u200b", "<fcel>a<nl>", "&lt;b&gt; &amp;amp;", "3) three", "12.",
+    "abcdefgh" * 4 + "x" * 90, "no repeats " + "abc def ghi " * 12, "x\n" * 9 + "y", "\\[\\]\\(\\)", "十二、 标题",
+    "1.2Hello", "A.", "(1)", "1.2.", "IV.", "-",
 ]  # fmt: skip
-_FORMULAS = ["\\[ x=1 \\]", "\\( z \\)", "$$ a $$", "\\frac{1}{2}", "", "$a$ \\[b\\]", "E = mc^2\n"]
-_CHARTS = ["h|k\n1|2", "a | b | c\n1 | 2\n", "", "one", "<x>|&\n\"|'"]
+_FORMULAS = ["\\[ x=1 \\]", "\\( z \\)", "$$ a $$", "\\frac{1}{2}", "", "$a$ \\[b\\]", "E = mc^2\n", "$$",
+    "\\[\\[ a \\]\\]", "$$a$$ $$b$$ \\tag{1}", " ", "(3)", "\\((4)\\)", "\n$$x$$\n"]  # fmt: skip
+_CHARTS = ["h|k\n1|2", "a | b | c\n1 | 2\n", "", "one", "<x>|&\n\"|'", "a|b\n\n1|2", "|||", "\n", "x | y |\n1|2|3|4", "\r\n1|2"]
 _EIGHT = [f"<|LOC_{n}|>" for n in (1, 2, 300, 4, 500, 600, 7, 999)]
 _SPOTS = [
     f"<|TEXT_START|>a b<|TEXT_END|><|LOC_BEGIN|>{''.join(_EIGHT)}<|LOC_END|>",
     f"hi{''.join(_EIGHT)}there{''.join(_EIGHT[::-1])}",
     "no places",
     "".join(_EIGHT[:2]),
+    f"<|TEXT_START|>open{''.join(_EIGHT)}",
+    f"<|TEXT_START|>a<|TEXT_END|><|LOC_BEGIN|>{''.join(_EIGHT[:5])}<|LOC_END|>tail",
+    f"<|TEXT_START|>a<|TEXT_END|>b<|LOC_BEGIN|>{''.join(_EIGHT)}<|LOC_END|>" * 2,
+    "x\ny" + "<|LOC_1000|>" * 9 + "<|LOC_0|>" * 8 + "<|LOC_12345|>" * 8,
+    f"  {''.join(_EIGHT)} {' '.join(_EIGHT)}",
     "",
 ]
 _CELLS = ["a", "12.5", "x & y", " sp ", "多行\n文本", "<i>", "[F2]", "[F3]", "[F22]", "[F7]", "-", '"q"']
@@ -52,7 +63,16 @@ def _chain(rng: random.Random, options: dict[str, Any]) -> list[dict[str, Any]]:
             high = rng.uniform(0.02, 0.12) * height
             rows.append([float(label), 0.9, left, round(top), right, round(top + high), float(len(rows))])
             top += high + 0.03 * height
-        case |= {"rows": rows, "masks": None, "by_class": {}, "threshold": None, "mode": None, "modes": {}, "unclip": None}
+        case |= {
+            "rows": rows,
+            "masks": None,
+            "by_class": {},
+            "threshold": None,
+            "mode": None,
+            "modes": {},
+            "unclip": None,
+            "unclips": {},
+        }
         tables = [head + _table(rng) if rng.random() < 0.7 else _table(rng) for _ in range(4)]
         case["answers"]["Table Recognition:"] = tables
     return pages
@@ -85,7 +105,7 @@ def _options(rng: random.Random) -> dict[str, Any]:
 
 
 def _page(rng: random.Random, options: dict[str, Any], layout: bool) -> dict[str, Any]:
-    width, height = rng.choice(((600, 840), (600, 840), (840, 600), (1000, 1400), (300, 300), (1600, 400)))
+    width, height = rng.choice(((600, 840), (600, 840), (840, 600), (1000, 1400), (300, 300), (1600, 400), (61, 900), (1800, 45)))
     rows = _rows(rng, width, height) if layout else []
     chance = rng.random()
     return {
@@ -99,7 +119,8 @@ def _page(rng: random.Random, options: dict[str, Any], layout: bool) -> dict[str
         "threshold": rng.choice((0.3, 0.6)) if 0.08 <= chance < 0.16 else None,
         "mode": rng.choice(("large", "small", "union")) if 0.16 <= chance < 0.25 else None,
         "modes": {str(n): rng.choice(("large", "small", "union")) for n in range(25)} if 0.25 <= chance < 0.32 else {},
-        "unclip": rng.choice(([1.1, 1.3], [0.8, 1.0], [1.05, 1.05])) if rng.random() < 0.15 else None,
+        "unclip": rng.choice(([1.1, 1.3], [0.8, 1.0], [1.05, 1.05], [0.1, 3.0])) if rng.random() < 0.15 else None,
+        "unclips": {str(n): rng.choice(([1.2, 0.9], [2.0, 2.0])) for n in range(0, 25, 2)} if rng.random() < 0.08 else {},
         "answers": _answers(rng),
     }
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from jobs.parity import Held, hold
 from pipelines.assemble.official.document import one_page, one_result, restructured
 from pipelines.assemble.official.markdown import page_markdown
 from pipelines.assemble.official.page import OfficialPage, official_page, pruned_result
@@ -42,7 +44,8 @@ def options_of(case: Json, base: PaddleOcrVlConfig) -> PaddleOcrVlConfig:
     elif case["threshold"]:
         given["layout_threshold"] = case["threshold"]
     given["layout_merge_bboxes_mode"] = {int(k): v for k, v in case["modes"].items()} or case["mode"]
-    given["layout_unclip_ratio"] = tuple(case["unclip"]) if case["unclip"] else None
+    ratios = {int(k): tuple(v) for k, v in case["unclips"].items()}
+    given["layout_unclip_ratio"] = ratios or (tuple(case["unclip"]) if case["unclip"] else None)
     made = base.model_validate(base.model_dump() | given)
     return made if case["layout"] else made.whole_page()
 
@@ -173,10 +176,19 @@ def compare(seed: int, given: Json, result: Json, base: PaddleOcrVlConfig, tally
         tally.texts += [f"document {seed}: {text}" for text in found]
 
 
+def vectors(python: Path, seed: int, count: int) -> list[Held]:
+    """Hostile inputs of each kind of vector, through the official functions and through ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(__file__).with_name("fresh_vectors.py")
+        subprocess.run([str(python), "-W", "ignore", str(script), folder, str(seed), str(count)], check=True)
+        return [hold(file) for file in sorted(Path(folder).glob("*.jsonl"))]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("python", type=Path, help="of the environment with paddlex")
     parser.add_argument("--pages", type=int, default=600, help="at least so many")
+    parser.add_argument("--vectors", type=int, default=500, help="further inputs for each official function by itself")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     given = parser.parse_args()
     base = load(settings=["paddleocr_vl.strict_parity=true"]).paddleocr_vl
@@ -207,7 +219,12 @@ def main() -> int:
     print(f"{tally.raised.total()} more made the official code raise, and gave a result here")
     for words, times in tally.raised.most_common(12):
         print(f"  {times} x {words}")
-    return int(bool(tally.texts))
+    held = vectors(given.python, given.seed, given.vectors)
+    for kind in held:
+        raised = f"; {kind.declared} more made the official code raise" if kind.declared else ""
+        print(f"{kind.name} {kind.matched}/{kind.total - kind.declared} agree{raised}")
+        print(*(kind.differing or [])[:3], sep="\n", end="\n" if kind.differing else "")
+    return int(bool(tally.texts) or any(kind.differing for kind in held))
 
 
 if __name__ == "__main__":

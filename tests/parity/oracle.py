@@ -56,7 +56,7 @@ class Layout:
             [{"ori_img_size": (width, height)}],
             threshold=keys or case["threshold"] or threshold,
             layout_nms=True,
-            layout_unclip_ratio=case["unclip"] or [1.0, 1.0],
+            layout_unclip_ratio={int(k): v for k, v in case["unclips"].items()} or case["unclip"] or [1.0, 1.0],
             layout_merge_bboxes_mode=merge,
             layout_shape_mode=given["layout_shape_mode"],
         )[0]
