@@ -77,7 +77,7 @@ corpus: install
 	  --engine "$(ENGINE)" --model "$(MODEL)" $(ONLY:%=--only %) $(SET:%=--set %) $(ARGS)
 
 parity: install $(PADDLE)
-	$(BIN)/python -m tests.parity.differential $(PADDLE)/bin/python $(ARGS)
+	$(PADDLE)/bin/python -m tests.parity.differential $(PADDLE)/bin/python $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -32,7 +32,7 @@ _SAME_CLASS, _ANY_CLASS = 0.6, 0.98  # IoU from which a box is suppressed by a b
 _LANDSCAPE, _PORTRAIT = 0.82, 0.93  # share of the page from which an `image` is taken for the page itself
 _CONTAINED = 0.9
 _FARTHEST = 1e6  # pixels: no page has an edge there, and products of two are still exact enough
-_BEYOND = 0.5  # of the page: what an outline is drawn in reaches so far over its edges at most, which bounds its memory
+_BEYOND = 0.5, 1000  # of the page, or pixels: what an outline is drawn in reaches so far over its edges, which bounds its memory
 
 
 @dataclass(slots=True, frozen=True)
@@ -115,8 +115,9 @@ def postprocess(
 
 
 def _near(boxes: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.float32]:
-    around = np.array([width, height, width, height], np.float32)
-    near: npt.NDArray[np.float32] = np.clip(boxes, -_BEYOND * around, (1 + _BEYOND) * around)
+    page = np.array([width, height, width, height], np.float32)
+    beyond = np.maximum(_BEYOND[0] * page, _BEYOND[1])
+    near: npt.NDArray[np.float32] = np.clip(boxes, -beyond, page + beyond)
     return near
 
 

@@ -11,7 +11,7 @@ _TEXTS = [
     "一、概述", "2023年报告", "第二章 方法", "(3) three", "A. App", "I am here", "Results vs. base.", "CONCLUSION:", "word " * 60,
     "ab" * 40, "abcdefgh" * 20, "same line\n" * 12, "<b>bold</b> & co", "| a | b |", "a" * 49, "x" * 50, "多行\n文本", "$$e$$",
     "\ttab", "tail  \n", "1 Intro", "1.1 Sub", "3.1.2 Foo.", "5.", "X ", "[F2] is no token here",
-    "\u3000全角 1．2 标题", "# heading", "![](x) <table>", "win\r\nlines\r\n", "\x0bvt\x1c\u2028", "<|LOC_1|>", "\\[ unclosed",
+    "\u3000全角 1．2 标题", "# heading", "![](x) <table>", "win\r\nlines\r\n", "\u2028ls\u00a0nbsp ", "<|LOC_1|>", "\\[ unclosed",
     "\\(a\\) \\[b\\] $c$", "-\n-\n-", "REFERENCES\n", "摘要\n摘要", "  ABSTRACT  text", "I\nII", "a-\n\nb", "\n\n\n", "1.\n2.",
     "（一） 标题", "1、标题", "Ⅳ 标题", "e\u0301 😀 \u200b", "<fcel>a<nl>", "&lt;b&gt; &amp;amp;", "3) three", "12.",
     "abcdefgh" * 4 + "x" * 90, "no repeats " + "abc def ghi " * 12, "x\n" * 9 + "y", "\\[\\]\\(\\)", "十二、 标题",

@@ -24,7 +24,7 @@ def chosen() -> list[dict]:  # type: ignore[type-arg]
     found: dict[int, dict] = {}  # type: ignore[type-arg]
     for seed in range(SEED, SEED + 60):
         for case in cases.document(seed)["pages"]:
-            plain = not (case["by_class"] or case["threshold"] or case["mode"] or case["modes"] or case["unclip"])
+            plain = not any(case[key] for key in ("by_class", "threshold", "mode", "modes", "unclip", "unclips"))
             if case["layout"] and len(case["rows"]) >= 5 and plain:
                 found.setdefault(case["wh"][0], case)
     return list(found.values())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import subprocess
-import sys
 
 import pytest
 
@@ -22,7 +21,7 @@ pytestmark = [
 
 
 def test_sixty_pages_agree() -> None:
-    command = [sys.executable, "-m", "tests.parity.differential", str(PYTHON), "--pages", "60", "--vectors", "60", "--seed", "7"]
+    command = [str(PYTHON), "-m", "tests.parity.differential", str(PYTHON), "--pages", "60", "--vectors", "60", "--seed", "7"]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 

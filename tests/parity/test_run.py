@@ -51,6 +51,6 @@ def test_a_run_exports_what_the_answers_make(tmp_path: Path, strict: bool) -> No
         for name in ("input_path", "page_index"):
             told["layout_det_res"].pop(name)
         assert told == json.loads(json.dumps(pruned_result(page, config.paddleocr_vl))), stem
-        assert (saved.parent / f"{stem}.md").read_text("utf-8") == page_markdown(page, config.paddleocr_vl)
+        assert (saved.parent / f"{stem}.md").read_bytes().decode() == page_markdown(page, config.paddleocr_vl)
         shown = {block.image for block in page.blocks if block.image}
         assert shown <= {str(path.relative_to(saved.parent)) for path in saved.parent.glob("imgs/*")}
