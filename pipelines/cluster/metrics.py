@@ -7,6 +7,7 @@ Invariant: it decides nothing and costs a pass over the counters every few secon
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
@@ -15,6 +16,7 @@ from pipelines.errors import ConfigError
 from pipelines.observe.log import EventLog
 from pipelines.observe.metrics import METRICS, PREFIX, Metric, values
 from pipelines.observe.summary import Summary
+from pipelines.recognize.gpu_memory import CardUse, cards_in_use
 
 log = EventLog()
 _EVERY_S = 5.0  # Ray's own agent reports every 10 s
@@ -23,8 +25,10 @@ _EVERY_S = 5.0  # Ray's own agent reports every 10 s
 class Exporter:
     """Context manager around what reads, within a Ray session."""
 
-    def __init__(self, summary: Summary, every_s: float = _EVERY_S) -> None:
-        self._summary, self._every_s = summary, every_s
+    def __init__(
+        self, summary: Summary, every_s: float = _EVERY_S, cards: Callable[[], Sequence[CardUse]] = cards_in_use
+    ) -> None:
+        self._summary, self._every_s, self._cards = summary, every_s, cards
         self._made = {metric.name: _made(metric) for metric in METRICS}
         self._told: dict[tuple[str, str], float] = {}  # of counters: what they stand at
         self._stop = threading.Event()
@@ -41,7 +45,7 @@ class Exporter:
 
     def tell(self) -> None:
         """Hands every figure to Ray, as it is now."""
-        for metric, label, value in values(self._summary):
+        for metric, label, value in values(self._summary, self._cards()):
             tags = {"run": self._summary.run_id} | ({metric.label: label} if metric.label else {})
             made = self._made[metric.name]
             if metric.kind == "gauge":
@@ -78,6 +82,6 @@ def port_option(port: int | None) -> dict[str, int]:
         return {}
     if find_spec("opencensus") is None or find_spec("prometheus_client") is None:
         raise ConfigError(
-            "observe.metrics_port needs Ray's agent: pip install 'pagemill[metrics]', or --set observe.metrics_port=null"
+            "observe.metrics_port needs Ray's agent: pip install 'pagemill[cluster]', or --set observe.metrics_port=null"
         )
     return {"_metrics_export_port": port}

@@ -1,16 +1,17 @@
 """What a run counts, as metrics: names, labels and values, read from `Summary`; what exports them is in `cluster/`.
 
-Invariant: pure; every value is one that the report has too. Counters only grow within a run. Labels are few and bounded: states,
+Invariant: pure; every value of a run is one that its report has too. Counters only grow. Labels are few and bounded: states,
 codes, stages, pools, kinds; never a document's name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pipelines.observe.summary import Summary
+from pipelines.recognize.gpu_memory import CardUse
 
 PREFIX = "pagemill_"
 
@@ -42,16 +43,26 @@ POOL_PRESENT = Metric("pool_present_seconds", "counter", "seconds for which a po
 POOL_STARVED = Metric("pool_starved_seconds", "counter", "of these, seconds without input", "pool")
 POOL_BLOCKED = Metric("pool_blocked_seconds", "counter", "of these, seconds held back by what follows", "pool")
 REQUESTS = Metric("requests", "counter", "requests to stores and source, by kind", "kind")
+GPU_BUSY = Metric(
+    "gpu_busy_percent", "gauge", "share of time in which a kernel ran, of each card here", "gpu"
+)
+GPU_MEMORY = Metric("gpu_memory_used_bytes", "gauge", "used of each card of the driver's node", "gpu")
+GPU_POWER = Metric("gpu_power_watts", "gauge", "of each card of the driver's node", "gpu")
 GRAPHS = Metric("graphs", "counter", "Ray Data graphs started: 1 unless one died")
 
 METRICS = (
     PAGES, FAILURES, DOCUMENTS, SOURCE_ERRORS, LISTED, PLANNED, WAITING, WORKERS, BLOCKS, BLOCK_ERRORS, CHARACTERS, CROPS, TOKENS,
     TOKENS_SAVED, STAGE_SECONDS, POOL_PRESENT, POOL_STARVED, POOL_BLOCKED, REQUESTS, GRAPHS,
+    GPU_BUSY, GPU_MEMORY, GPU_POWER,
 )  # fmt: skip
 
 
-def values(summary: Summary) -> Iterator[tuple[Metric, str, float]]:
+def values(summary: Summary, cards: Sequence[CardUse] = ()) -> Iterator[tuple[Metric, str, float]]:
     """Every metric with its label's value ("" where it has none) and its value now."""
+    for card in cards:
+        yield GPU_BUSY, card.name, card.busy
+        yield GPU_MEMORY, card.name, float(card.used)
+        yield GPU_POWER, card.name, card.watts
     shown = summary.as_dict()
     quality = shown["quality"]
     for metric, by_label in (

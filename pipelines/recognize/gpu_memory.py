@@ -99,6 +99,42 @@ def measure(card: str) -> Card:
         pynvml.nvmlShutdown()
 
 
+@dataclass(slots=True, frozen=True)
+class CardUse:
+    """A card now."""
+
+    name: str  # index and name
+    busy: float  # percent of the last sample period in which a kernel ran
+    used: int  # bytes
+    watts: float
+
+
+def cards_in_use() -> list[CardUse]:
+    """Every card of this machine; none where there is no driver, or no NVML."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # no library, no driver, no card: nothing to tell
+        return []
+    try:
+        found = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            name = pynvml.nvmlDeviceGetName(handle)
+            found.append(
+                CardUse(
+                    f"{index} {name if isinstance(name, str) else name.decode()}",
+                    float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+                    int(pynvml.nvmlDeviceGetMemoryInfo(handle).used),
+                    pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+                )
+            )
+        return found
+    finally:
+        pynvml.nvmlShutdown()
+
+
 _SETTLING = 64 << 20  # growth of the free memory in a pause that says: something is still being freed
 
 
