@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from jobs.audit import audit
+from jobs.capsule import capsule
 from jobs.common import run_app
 from jobs.compact import compact
 from jobs.config import app as config_app
@@ -17,6 +18,7 @@ from jobs.gc import gc
 from jobs.ingest import ingest
 from jobs.nightly import nightly
 from jobs.plan import plan
+from jobs.replay import replay
 from jobs.report import report
 from jobs.reprocess import reprocess
 from jobs.show import show
@@ -33,7 +35,8 @@ app = typer.Typer(
     help="Archives of documents to Parquet and Markdown, with nothing lost.",
 )
 reading = (ingest, nightly, reprocess)
-for command in (*reading, plan, audit, status, show, report, diff, export, tables, compact, gc, doctor, tune, finetune):
+looking = (plan, audit, status, show, report, diff, capsule, replay)
+for command in (*reading, *looking, export, tables, compact, gc, doctor, tune, finetune):
     app.command()(command)
 app.command(context_settings=CONTEXT)(submit)
 app.command("export-sft")(export_sft)

@@ -8,6 +8,7 @@ against this file.
 
 from __future__ import annotations
 
+import traceback
 from enum import IntEnum
 from typing import ClassVar
 
@@ -278,6 +279,14 @@ def is_transient(code: str) -> bool:
     """Whether a later run tries again what ended with `code`; codes of a newer version count as terminal."""
     found = by_code().get(code)
     return found is not None and found.transient
+
+
+_LONGEST_TRACE = 4000  # characters: the innermost frames
+
+
+def traced(error: BaseException) -> str:
+    """Where an error happened, for whoever mends it: file, line and function of each frame, no values of variables."""
+    return scrub("".join(traceback.format_exception(error))[-_LONGEST_TRACE:])
 
 
 def as_named(error: BaseException) -> PagemillError:

@@ -168,6 +168,7 @@ class PageError:
     code: str
     stage: str
     message: str
+    trace: str = ""  # where it happened, if an exception of ours or of a library says so
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "message", scrub(self.message))
@@ -330,6 +331,7 @@ PAGES = pa.schema(
         pa.field("error_code", pa.string()),
         pa.field("error_stage", pa.string()),
         pa.field("error_message", pa.string()),
+        _v("error_trace", pa.string()),
         pa.field("timing", pa.bool_()),
         pa.field("width_pt", pa.float32()),
         pa.field("height_pt", pa.float32()),

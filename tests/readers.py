@@ -80,3 +80,17 @@ class MoodyReader(EchoReader):
         if any(word.text == self._hates for word in page.words):
             raise ValueError(self._hates)
         return super().read(page, regions)
+
+
+class RaisingReader(EchoReader):
+    """Raises where a page says RAISE, as a bug in an engine would."""
+
+    name = "raising"
+
+    def read(self, page: RasterPage, regions: list[Region]) -> Reading:
+        if any(word.text == "RAISE" for word in page.words):
+            return self._deep_inside(page)
+        return super().read(page, regions)
+
+    def _deep_inside(self, page: RasterPage) -> Reading:
+        raise ValueError(f"could not broadcast {len(page.words)} words")

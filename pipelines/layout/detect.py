@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from pipelines.config import Config, PaddleOcrVlConfig
-from pipelines.errors import ConfigError, EngineFailed
+from pipelines.errors import ConfigError, EngineFailed, traced
 from pipelines.layout.base import LayoutEngine
 from pipelines.layout.labels import own_label
 from pipelines.layout.orientation import Orientation, turned
@@ -106,7 +106,7 @@ class DetectLayout:
                 page.turned = self._orientation.angle(page.raster.pixels)
             page.raster = turned(page.raster, page.turned or 0)
         except Exception as error:
-            page.error = PageError(EngineFailed.code, "layout", f"orientation: {type(error).__name__}: {error}")
+            page.error = PageError(EngineFailed.code, "layout", f"orientation: {type(error).__name__}: {error}", traced(error))
             return
         page.height_px, page.width_px = page.raster.pixels.shape[:2]
         page.width_pt, page.height_pt = page.raster.width_pt, page.raster.height_pt
@@ -123,7 +123,7 @@ class DetectLayout:
         except ConfigError:
             raise
         except Exception as error:
-            page.error = PageError(EngineFailed.code, "layout", f"unwarping: {type(error).__name__}: {error}")
+            page.error = PageError(EngineFailed.code, "layout", f"unwarping: {type(error).__name__}: {error}", traced(error))
         page.cpu_s += time.thread_time() - cpu
 
     def _batch(self, pages: Sequence[PageWork]) -> None:
@@ -138,7 +138,7 @@ class DetectLayout:
                     self._batch([page])
                 return
             found = [None]
-            pages[0].error = PageError(EngineFailed.code, "layout", f"{type(error).__name__}: {error}")
+            pages[0].error = PageError(EngineFailed.code, "layout", f"{type(error).__name__}: {error}", traced(error))
         wall, spent = time.perf_counter() - started, time.thread_time() - cpu
         for page, regions in zip(pages, found, strict=True):
             page.regions = regions

@@ -43,9 +43,7 @@ POOL_PRESENT = Metric("pool_present_seconds", "counter", "seconds for which a po
 POOL_STARVED = Metric("pool_starved_seconds", "counter", "of these, seconds without input", "pool")
 POOL_BLOCKED = Metric("pool_blocked_seconds", "counter", "of these, seconds held back by what follows", "pool")
 REQUESTS = Metric("requests", "counter", "requests to stores and source, by kind", "kind")
-GPU_BUSY = Metric(
-    "gpu_busy_percent", "gauge", "share of time in which a kernel ran, of each card here", "gpu"
-)
+GPU_BUSY = Metric("gpu_busy_percent", "gauge", "share of time in which a kernel ran, of each card here", "gpu")
 GPU_MEMORY = Metric("gpu_memory_used_bytes", "gauge", "used of each card of the driver's node", "gpu")
 GPU_POWER = Metric("gpu_power_watts", "gauge", "of each card of the driver's node", "gpu")
 GRAPHS = Metric("graphs", "counter", "Ray Data graphs started: 1 unless one died")

@@ -35,7 +35,7 @@ def recall(output: Output, config: Config, run_id: str | None, wanted: Sequence[
     """
     run = run_id or _newest(output)
     shown, yaml = _report_of(output, run)
-    picks = _asked(output, wanted, run_id) if wanted else [Pick.from_dict(entry) for entry in shown.get("sample", [])]
+    picks = asked(output, wanted, run_id) if wanted else [Pick.from_dict(entry) for entry in shown.get("sample", [])]
     if not picks:
         picks = _any(output, run, config.observe.report_pages)
     with PageDrawer(_as_then(config, shown)) as drawer:
@@ -103,7 +103,12 @@ def _counted(output: Output, run: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _asked(output: Output, wanted: Sequence[str], run: str | None) -> list[Pick]:
+def asked(output: Output, wanted: Sequence[str], run: str | None) -> list[Pick]:
+    """Pages as DOCUMENT:N or DOCUMENT:N-M, where their live rows are, or those of one run.
+
+    Raises:
+        ConfigError: there is no such page.
+    """
     picks: dict[tuple[str, int], Pick] = {}
     for text in wanted:
         document, first, last = _parse(text)

@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from typing import Any
 
-from pipelines.errors import DamagedDocument, PageMemory, as_named
+from pipelines.errors import DamagedDocument, PageMemory, as_named, traced
 from pipelines.raster.base import Rasterizer
 from pipelines.raster.sniff import sniff
 from pipelines.schema import RasterPage, Word
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
             }
         except Exception as error:  # named for the parent, which raises it
             named = as_named(error)
-            answer = {"error": named.code, "message": str(named)}
+            answer = {"error": named.code, "message": str(named), "trace": traced(error)}
         connection.send_bytes(json.dumps(answer).encode())
 
 

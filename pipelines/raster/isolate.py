@@ -114,7 +114,10 @@ class IsolatedRasterizer:
             kind = by_code().get(answer["error"], PagemillError)
             if answer["error"] == "PAGE_MEMORY":
                 self.close()  # a heap that met its limit is not trusted with the next page
-            raise kind(answer["message"])
+            refusal = kind(answer["message"])
+            if answer.get("trace"):
+                refusal.add_note(answer["trace"])
+            raise refusal
         assert isinstance(answer, dict)
         return answer
 

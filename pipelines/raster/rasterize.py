@@ -53,7 +53,7 @@ class Rasterize:
                 page.timing = not isinstance(error, PageCrash)
                 page.error = PageError(error.code, "rasterize", str(error))
             except PagemillError as error:
-                page.error = PageError(error.code, "rasterize", str(error))
+                page.error = PageError(error.code, "rasterize", str(error), "\n".join(getattr(error, "__notes__", ())))
             page.seconds["rasterize"] = time.perf_counter() - started
             page.cpu_s += time.thread_time() - cpu
         return work

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipelines.config import Config
-from pipelines.errors import EngineFailed
+from pipelines.errors import EngineFailed, traced
 from pipelines.recognize.agreement import agreement, disagrees, without_tags
 from pipelines.recognize.base import PREFERRED, Answer, Crop, Reading
 from pipelines.recognize.repair import finish
@@ -54,7 +54,7 @@ class FinishPages:
                 page.blocks, page.figures = reading.blocks, reading.figures
                 page.flags += [flag for flag in reading.flags if flag not in page.flags]
             except Exception as error:  # costs this page and no other
-                page.error = PageError(EngineFailed.code, "finish", f"{type(error).__name__}: {error}")
+                page.error = PageError(EngineFailed.code, "finish", f"{type(error).__name__}: {error}", traced(error))
             page.crops, page.answers, page.cuts, page.kept = [], [], [], None
             page.seconds["finish"] = time.perf_counter() - started
             page.cpu_s += time.thread_time() - cpu

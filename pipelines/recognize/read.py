@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from pipelines.config import RecognizeConfig
-from pipelines.errors import EngineFailed
+from pipelines.errors import EngineFailed, traced
 from pipelines.recognize.engines import load_reader
 from pipelines.schema import PageError, SpanWork
 
@@ -30,7 +30,7 @@ class Recognize:
                 page.flags += [flag for flag in reading.flags if flag not in page.flags]
                 page.timing = page.timing or reading.timing
             except Exception as error:  # whatever a reader raises fails this page and no other
-                page.error = PageError(EngineFailed.code, "recognize", f"{type(error).__name__}: {error}")
+                page.error = PageError(EngineFailed.code, "recognize", f"{type(error).__name__}: {error}", traced(error))
             page.seconds["recognize"] = time.perf_counter() - started
             page.cpu_s += time.process_time() - cpu
         return work

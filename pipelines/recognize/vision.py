@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from pipelines.config import Config
-from pipelines.errors import EngineFailed, EngineGone, UnusableCrop
+from pipelines.errors import EngineFailed, EngineGone, UnusableCrop, traced
 from pipelines.layout.orientation import turned
 from pipelines.recognize import ladder
 from pipelines.recognize.base import PREFERRED, Answer, Crop, VisionEngine
@@ -50,7 +50,7 @@ class CropPages:
                 page.cuts = self._figures(page.raster, page.regions)
                 page.raster = replace(page.raster, pixels=_NOTHING)
             except Exception as error:  # a page on which planning fails is one page
-                page.error = PageError(EngineFailed.code, "crop", f"{type(error).__name__}: {error}")
+                page.error = PageError(EngineFailed.code, "crop", f"{type(error).__name__}: {error}", traced(error))
             page.seconds["crop"] = time.perf_counter() - started
             page.cpu_s += time.thread_time() - cpu
         return work

@@ -80,6 +80,7 @@ def page_row(page: PageWork) -> dict[str, Any]:
         "error_code": page.error.code if page.error else None,
         "error_stage": page.error.stage if page.error else None,
         "error_message": page.error.message if page.error else None,
+        "error_trace": page.error.trace or None if page.error else None,
         "timing": page.timing,
         "width_pt": page.width_pt,
         "height_pt": page.height_pt,
