@@ -38,7 +38,7 @@ def test_engines_are_added_until_the_card_is_busy() -> None:
     assert [trial.candidate.engines for trial in trials] == [1, 1, 2, 3]  # the fourth was not needed
     assert trials[2].predicted == pytest.approx(14)
     assert trials[3].predicted == pytest.approx(19.5)
-    assert [pages for _, pages in measure.seen][:2] == [30, 140]  # rounds of 25 s once a rate is known
+    assert [pages for _, pages in measure.seen] == [30, 140, 350, 488]  # rounds of 25 s at the rate that is expected
 
 
 def test_a_card_that_one_engine_fills_gets_one() -> None:
