@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Sequence
 from itertools import pairwise
 
+from pipelines.layout.cues import is_mark
 from pipelines.layout.lines import TextLine, body_size, rows_of
 from pipelines.layout.rules import around
 from pipelines.schema import Box
@@ -18,6 +19,7 @@ _LEAST_ROWS = 3
 _RIVER = 0.7  # of the font size: white that all rows share between two columns
 _LONG_CELL = 26  # letters; lines of prose in a column have 30 to 60
 _MOST_LONG = 0.3  # share of cells that are as long as a line of prose
+_MOST_ITEMS = 0.7  # share of rows that are a bullet or a number and a text: more are a list
 _NEXT_ROW = 2.6  # of the font size, from the middle of one row to that of the next
 _FIGURES = re.compile(r"^[\s(+\-–−~<>=≤≥$€£¥%]*[\d.,:/\s]*\d[\d.,:/\s]*[)%*†‡§a-zA-Z°]{0,3}$")
 _NOTHING = re.compile(r"^(?:[-–—.*]+|n/?a|nil|none)$", re.I)
@@ -79,7 +81,7 @@ def is_tabular(lines: Sequence[TextLine]) -> bool:
     if len(several) < 2 or len(several) < 0.4 * len(rows):
         return False
     columns = columns_of([line.box for row in several for line in row], body_size(lines))
-    if len(columns) < 2:
+    if len(columns) < 2 or sum(map(_is_items, several)) > _MOST_ITEMS * len(several):
         return False
     cells = [line.text for row in several for line in row]
     if sum(len(cell) > _LONG_CELL for cell in cells) > _MOST_LONG * len(cells) + (len(columns) == 2):
@@ -91,6 +93,14 @@ def is_tabular(lines: Sequence[TextLine]) -> bool:
         return True
     middling = statistics.mean(len(cell) for cell in cells)
     return middling < (_LONG_CELL if len(columns) > 2 else 0.7 * _LONG_CELL)
+
+
+def _is_items(row: Sequence[TextLine]) -> bool:
+    """Whether a row is items of lists: marks, each with text to its right."""
+    marks, texts = row[::2], row[1::2]
+    return (
+        len(marks) == len(texts) and all(is_mark(line.text) for line in marks) and not any(is_figure(line.text) for line in texts)
+    )
 
 
 def columns_of(boxes: Sequence[Box], size: float) -> list[tuple[float, float]]:

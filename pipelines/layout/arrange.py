@@ -14,15 +14,17 @@ from itertools import pairwise
 
 import numpy as np
 
-from pipelines.layout.aligned import aligned_tables, is_contents, is_tabular
+from pipelines.layout.aligned import aligned_tables, columns_of, is_contents, is_tabular
 from pipelines.layout.cues import (
     caption_kind,
     furniture,
     is_item,
+    is_mark,
     is_note,
+    is_page_number,
     looks_like_title,
 )
-from pipelines.layout.lines import TextLine, body_size, merged, rows_of, same_row
+from pipelines.layout.lines import TextLine, body_size, is_cjk, is_upright, merged, rows_of, same_row
 from pipelines.layout.order import reading_order
 from pipelines.layout.ruled import find_rules, grids, stacks
 from pipelines.layout.rules import around
@@ -35,10 +37,15 @@ _SURE = 0.55  # of the model: a region of text that counts against a table
 _PROSE = 34  # letters of a line that is no label in a figure
 _TEXT_IN_GRID = 0.012  # share of a grid of rules that is text; less is a drawing
 _INK = 0.004  # share of a figure that is drawn, apart from text; less is no figure
-_RULES = 0.025  # share of a table that is drawn, apart from text: its rules
+_RULES = 0.025  # share of a table that is drawn, apart from text and rules: what of them was not found
 _INK_CONTRAST = 40  # of 255, from the paper
 _PARAGRAPH_GAP = 0.75  # of a line's height, beyond the usual distance of lines
 _SIZE_CHANGE = 0.15
+_SHARED = 0.5  # share of a group's rows that hold two lines or more: such a group may be columns
+_DEEP = 0.16  # of the page's height: how far in a row with a page number may stand
+_HEAD, _HEAD_SIZE = 110, 1.3  # letters of a running head at most, and its size, of the body's
+_COLUMN = 15  # letters that a line in a column has at least; newspapers have 25 to 40
+_NEXT_ROW = 0.8  # of the font size: white between two rows of a paragraph
 _WORDS_OF_FORMULA = 6  # of four letters or more; more are prose
 
 
@@ -67,12 +74,13 @@ def arrange(found: Sequence[Region], lines: Sequence[TextLine], page: RasterPage
     placed = [
         Placed(region, tuple(inside)) for region, inside in zip(solid, held, strict=True) if inside or region.label == "figure"
     ]
+    texts = [(region, column) for region, group in texts for column in _by_column(group)]
     body = body_size([line for _, group in texts for line in group] or lines)  # tables are often set smaller
     placed += [piece for region, group in texts for piece in _paragraphs(region, group, body)]
     placed = _furnished(placed, body, (float(width), float(height)))
     placed = [placed[i] for i in reading_order([piece.region.box for piece in placed])]
     placed.sort(key=lambda piece: piece.region.label == "footnote")  # notes end a page; they interrupt no text of a column
-    return _lists(placed)
+    return _lists(_whole(placed))
 
 
 def place(regions: Sequence[Region], lines: Sequence[TextLine]) -> list[Placed]:
@@ -84,6 +92,12 @@ def place(regions: Sequence[Region], lines: Sequence[TextLine]) -> list[Placed]:
         return placed
     placed += own
     return [placed[i] for i in reading_order([piece.region.box for piece in placed])]
+
+
+def as_text(lines: Sequence[TextLine], body: float) -> list[Placed]:
+    """Lines of a region that is no table after all: paragraphs, titles and lists, in reading order."""
+    placed = [piece for region, group in _texts([], lines, []) for piece in _paragraphs(region, group, body)]
+    return _lists(_whole([placed[i] for i in reading_order([piece.region.box for piece in placed])]))
 
 
 def _unlike(found: Sequence[Region]) -> list[Region]:
@@ -106,7 +120,8 @@ def _tables(found: Sequence[Region], lines: Sequence[TextLine], pixels: Pixels) 
     tables: list[Region] = []
     for region in found:
         own = inside(region.box, lines)
-        if region.label == "figure" and is_tabular(own) and not _is_drawn(pixels, region.box, [line.box for line in own], _RULES):
+        known = [line.box for line in own] + [*rules.across, *rules.down]
+        if region.label == "figure" and is_tabular(own) and not _is_drawn(pixels, region.box, known, _RULES):
             tables.append(replace(region, label="table"))
             continue
         gridded = sum(box.overlap(region.box) for box in drawn) > 0.25 * region.box.area
@@ -247,6 +262,17 @@ def _texts(found: Sequence[Region], lines: Sequence[TextLine], solid: Sequence[R
     return groups + own
 
 
+def _by_column(lines: list[TextLine]) -> list[list[TextLine]]:
+    """The lines of one group, or of each column where a box holds several: white runs through all rows between long lines."""
+    rows = rows_of(lines)
+    if sum(len(row) > 1 for row in rows) < max(3, _SHARED * len(rows)):
+        return [lines]
+    columns = columns_of([line.box for line in lines], body_size(lines))
+    held = [[line for line in lines if left <= (line.box.x0 + line.box.x1) / 2 <= right] for left, right in columns]
+    full = all(len(own) > 2 and statistics.median(len(line.text) for line in own) > _COLUMN for own in held)
+    return held if len(held) > 1 and full else [lines]
+
+
 def _beside(line: TextLine, groups: Sequence[Group]) -> Group | None:
     """The group of the model's that has a line in the same row, near: the model cut off a number or an indented start."""
     for group in groups:
@@ -267,7 +293,7 @@ def _marked(line: TextLine, groups: Sequence[Group]) -> Group | None:
     for group in groups:
         mark = group[1][-1]
         near = 0 < line.box.x0 - mark.box.x1 < 4 * line.size and same_row(mark.box, line.box)
-        if near and len(mark.text) < 7 and is_item(f"{mark.text} x"):
+        if near and is_mark(mark.text):
             return group
     return None
 
@@ -352,6 +378,7 @@ def _piece(region: Region, rows: Sequence[Sequence[TextLine]], label: str, body:
 def _furnished(placed: Sequence[Placed], body: float, page: tuple[float, float]) -> list[Placed]:
     """Running heads, feet and page numbers get their labels; what the model wrongly called so loses it."""
     done: list[Placed] = []
+    margin = _numbered_row(placed, body, page[1], top=True) | _numbered_row(placed, body, page[1], top=False)
     for piece in placed:
         others = [p.region.box for p in placed if p is not piece and not _in_margin(p.region.box, page[1])]
         inner = (min(b.y0 for b in others), max(b.y1 for b in others)) if others else (page[1], 0.0)
@@ -359,13 +386,15 @@ def _furnished(placed: Sequence[Placed], body: float, page: tuple[float, float])
         text = " ".join(line.text for line in piece.lines)
         size = max((line.size for line in piece.lines), default=body)
         rows = len(rows_of(piece.lines))
-        kind = None
-        if label in ("text", "title", "header", "footer") and piece.lines and len(placed) > 1:
+        kind = margin.get(id(piece))
+        if kind is None and label in ("text", "title", "header", "footer") and piece.lines and len(placed) > 1:
             kind = furniture(piece.region.box, text, rows, size, body, page, inner, label)
         if kind == "footer" and is_note(text) and size < 0.95 * body:
             kind = None
         if kind is None and label in ("text", "header", "footer") and _is_number_below(piece, placed):
             kind = "page_number"
+        if kind is None and label in ("text", "title", "header") and _is_up_the_margin(piece, others):
+            kind = "header"
         if kind:
             label = kind
         elif label in ("header", "footer"):
@@ -374,6 +403,38 @@ def _furnished(placed: Sequence[Placed], body: float, page: tuple[float, float])
             label = "footnote"
         done.append(Placed(replace(piece.region, label=label), piece.lines))
     return done
+
+
+def _numbered_row(placed: Sequence[Placed], body: float, height: float, *, top: bool) -> dict[int, str]:
+    """By identity the pieces of the first (or last) row of a page, where it is a page number and short lines beside it; such
+    a row may stand further in than furniture does."""
+    lined = [piece for piece in placed if piece.lines and piece.region.label not in ("table", "figure")]
+    if len(lined) < 2:
+        return {}
+    outer = min(lined, key=lambda p: p.region.box.y0) if top else max(lined, key=lambda p: p.region.box.y1)
+    row = [piece for piece in lined if same_row(piece.region.box, outer.region.box)]
+    box = around([piece.region.box for piece in row])
+    apart = [p.region.box.y0 - box.y1 if top else box.y0 - p.region.box.y1 for p in placed if p not in row]
+    low = all(len(p.lines) == 1 and len(p.lines[0].text) < _HEAD and p.lines[0].size < _HEAD_SIZE * body for p in row)
+    deep = box.y1 < _DEEP * height if top else box.y0 > (1 - _DEEP) * height
+    if not (low and deep and len(row) <= 3 and apart and min(apart) > 0.3 * body):
+        return {}
+    if not any(piece.lines[0].text.isdigit() and len(piece.lines[0].text) < 5 for piece in row):
+        return {}
+    head = "header" if top else "footer"
+    return {id(piece): "page_number" if is_page_number(piece.lines[0].text) else head for piece in row}
+
+
+def _is_up_the_margin(piece: Placed, others: Sequence[Box]) -> bool:
+    """Whether all lines of a piece run up or down beside everything else: what a publisher stamps on a page."""
+    if not piece.lines or not others or not all(is_upright(line) and not is_cjk(line.text[0]) for line in piece.lines):
+        return False
+    box = piece.region.box
+    return all(box.x1 < other.x0 or box.x0 > other.x1 for other in others if not _is_narrow(other))
+
+
+def _is_narrow(box: Box) -> bool:
+    return box.height > 2 * box.width
 
 
 def _is_number_below(piece: Placed, placed: Sequence[Placed]) -> bool:
@@ -388,6 +449,36 @@ def _is_number_below(piece: Placed, placed: Sequence[Placed]) -> bool:
 
 def _in_margin(box: Box, height: float) -> bool:
     return box.y1 < 0.09 * height or box.y0 > 0.91 * height
+
+
+def _whole(placed: Sequence[Placed]) -> list[Placed]:
+    """Paragraphs that two boxes of the model share are one: the second begins in the middle of a sentence, in the next row."""
+    done: list[Placed] = []
+    for piece in placed:
+        if done and _continues(done[-1], piece):
+            box = around([done[-1].region.box, piece.region.box])
+            done[-1] = Placed(replace(done[-1].region, box=box), (*done[-1].lines, *piece.lines))
+        else:
+            done.append(piece)
+    return done
+
+
+def _continues(above: Placed, below: Placed) -> bool:
+    if above.region.label != "text" or below.region.label != "text":
+        return False
+    last, first = rows_of(above.lines)[-1], rows_of(below.lines)[0]
+    size = max(last[-1].size, first[0].size)
+    apart = first[0].box.y0 - last[-1].box.y1
+    shared = min(above.region.box.x1, below.region.box.x1) - max(above.region.box.x0, below.region.box.x0)
+    return (
+        first[0].text[:1].islower()
+        and not is_item(first[0].text)
+        and not last[-1].text.endswith((".", "!", "?", ":", ";"))
+        and abs(last[-1].size - first[0].size) <= _SIZE_CHANGE * size
+        and -0.6 * size < apart < _NEXT_ROW * size
+        and shared > 0.8 * min(above.region.box.width, below.region.box.width)
+        and abs(above.region.box.x0 - below.region.box.x0) < 4 * size
+    )
 
 
 def _lists(placed: Sequence[Placed]) -> list[Placed]:

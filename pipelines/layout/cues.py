@@ -23,6 +23,7 @@ _CAPTION = re.compile(
     re.I,
 )
 _TABLE_WORDS = ("tab", "cuadro", "表")
+_LONGEST_MARK = 7  # letters
 _SECTION = re.compile(r"^(\d{1,2}(?:\.\d{1,2}){0,4})\.?\s+\S")
 _PAGE_NUMBER = re.compile(
     r"^(?:(?:page|seite|p\.|pg\.?|página|pagina|第)\s*)?[-–—|\[(]?\s*(?:[A-Z]{0,3}-?\d{1,4}|[ivxlc]{1,6})\s*[-–—|\])]?"
@@ -39,6 +40,11 @@ _NOTE = re.compile(r"^(?:\d{1,3}|[*†‡§¶#]|\([a-z\d]\)|\[\d+\]|[¹²³⁴-�
 def is_item(text: str) -> bool:
     """Whether a row of text begins an item of a list."""
     return bool(BULLET.match(text) or NUMBER.match(text) or LETTER.match(text))
+
+
+def is_mark(text: str) -> bool:
+    """Whether a text is nothing but the mark of an item: a bullet, a number with a full stop."""
+    return len(text) < _LONGEST_MARK and is_item(f"{text} x")
 
 
 def caption_kind(text: str) -> str | None:
@@ -66,6 +72,8 @@ def looks_like_title(rows: Sequence[TextLine], body: float, said: bool) -> bool:
     """
     text = " ".join(line.text for line in rows).strip()
     letters = sum(char.isalpha() for char in text)
+    if BULLET.match(text):
+        return False
     if letters < 2 or letters < 0.4 * len(text.replace(" ", "")) or len(text) > _LONG_TITLE or len(rows) > 4:
         return False
     size = max(line.size for line in rows)

@@ -47,10 +47,10 @@ class EmbeddedLayout:
     def _model(self) -> Any:
         from rapid_layout import RapidLayout
 
-        threads = {"intra_op_num_threads": self._threads, "inter_op_num_threads": 1}
+        settings = {"intra_op_num_threads": self._threads, "inter_op_num_threads": 1, "enable_cpu_mem_arena": True}
         logging.disable(logging.WARNING)  # its modules print what they load, each through a logger of its own
         try:
-            return RapidLayout(model_dir_or_path=str(self._model_path), engine_cfg=threads, conf_thresh=self._min_score)
+            return RapidLayout(model_dir_or_path=str(self._model_path), engine_cfg=settings, conf_thresh=self._min_score)
         finally:
             logging.disable(logging.NOTSET)
 

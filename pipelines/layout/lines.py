@@ -9,11 +9,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from unicodedata import bidirectional, east_asian_width
 
 from pipelines.layout.rules import around
 from pipelines.schema import Box, RasterPage, Word
 
-_COLUMN_GAP = 1.5  # of the font size: a wider gap ends a line; justified text stays below 1
+COLUMN_GAP = 1.5  # of the font size: a wider gap ends a line; justified text stays below 1
 _JOIN_GAP = 0.7  # of the font size: a narrower one joins what a change of font or baseline had cut
 _SAME_ROW = 0.5  # of the lower height that two boxes must share to stand in one row
 
@@ -52,7 +53,7 @@ def _cut(words: Sequence[Word], scale: float) -> list[TextLine]:
     for word in words[1:]:
         before = runs[-1][-1]
         apart = max(word.box.x0 - before.box.x1, before.box.x0 - word.box.x1)
-        if apart > _COLUMN_GAP * max(word.size, 1.0) or not same_row(before.box, word.box):
+        if apart > COLUMN_GAP * max(word.size, 1.0) or not same_row(before.box, word.box):
             runs.append([])
         runs[-1].append(word)
     return [_line(run, scale) for run in runs]
@@ -91,11 +92,24 @@ def is_upright(line: TextLine) -> bool:
 
 
 def merged(lines: Sequence[TextLine]) -> TextLine:
-    """Lines of one row as one, words from left to right."""
+    """Lines of one row as one, words in the order in which they are read."""
     words = sorted((word for line in lines for word in line.words), key=lambda word: word[1].x0)
+    if runs_left("".join(text for text, _ in words)):
+        words.reverse()
     longest = max(lines, key=lambda line: len(line.text))
     sure = [line.confidence for line in lines if line.confidence is not None]
     return TextLine(tuple(words), around([line.box for line in lines]), longest.size, longest.bold, min(sure) if sure else None)
+
+
+def is_cjk(char: str) -> bool:
+    """Whether a letter is of a script without blanks, as wide as high; Korean has blanks."""
+    return east_asian_width(char) in "WF" and not "\uac00" <= char <= "\ud7a3"
+
+
+def runs_left(text: str) -> bool:
+    """Whether most letters are of a script that is written from right to left."""
+    ways = [bidirectional(char) for char in text if char.isalpha()]
+    return sum(way in ("R", "AL") for way in ways) > 0.5 * len(ways)
 
 
 def same_row(one: Box, other: Box) -> bool:

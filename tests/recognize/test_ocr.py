@@ -10,8 +10,8 @@ import pytest
 from pipelines.config import load
 from pipelines.errors import EngineFailed
 from pipelines.raster.isolate import IsolatedRasterizer
-from pipelines.recognize.embedded import EmbeddedReader, words_along
-from pipelines.recognize.ocr import LineReader
+from pipelines.recognize.embedded import EmbeddedReader, _text_lines, words_along
+from pipelines.recognize.ocr import Line, LineReader, _words
 from pipelines.recognize.ocr_fast import FastLineReader
 from pipelines.schema import Box, Pixels
 from tests.conftest import ROOT
@@ -37,7 +37,41 @@ def test_both_sizes_read_the_same_lines_at_the_same_places(pixels: Pixels) -> No
     assert tiny == FastLineReader(1).read(pixels, time.monotonic() + 60)[0]
 
 
+def test_a_line_of_small_stands_alone_and_says_where_its_words_are(pixels: Pixels) -> None:
+    reader = LineReader(1)
+    lines, _ = reader.read(pixels, time.monotonic() + 60)
+    for line in lines:
+        assert " ".join(text for text, _ in line.words) == " ".join(line.text.split())
+        edges = [edge for _, box in line.words for edge in (box.x0, box.x1)]
+        assert edges == sorted(edges)
+        assert line.box.x0 - 1 <= edges[0] < edges[-1] <= line.box.x1 + 1
+    longest = max(lines, key=lambda line: len(line.text))
+    strip = pixels[int(longest.box.y0) - 4 : int(longest.box.y1) + 4]  # wide and low: padded for the detector
+    (alone,), _ = reader.read(np.ascontiguousarray(strip), time.monotonic() + 60)
+    assert alone.text.split()[:3] == longest.text.split()[:3]
+    assert 0 <= alone.box.y0 < alone.box.y1 <= strip.shape[0]
+    assert reader.read(np.full((64, 64, 3), 255, np.uint8), time.monotonic() + 60) == ([], True)
+
+
+def test_words_stand_where_their_letters_do() -> None:
+    box = Box(100, 0, 200, 10)
+    found = _words(list("ab cd"), [0.05, 0.15, 0.2, 0.8, 0.9], box)  # what proportional letters would put at 160 is at 175
+    assert [(text, round(place.x0), round(place.x1)) for text, place in found] == [("ab", 100, 120), ("cd", 175, 195)]
+    assert _words(["a"], [0.5], box)[0][0] == "a"
+    assert _words([" "], [0.5], box) == ()
+
+
+def test_a_line_over_a_gap_as_between_columns_is_two() -> None:
+    words = (("Fern", Box(0, 0, 40, 10)), ("grows", Box(45, 0, 90, 10)), ("12.5", Box(160, 0, 200, 10)))
+    found = _text_lines(Line("Fern grows 12.5", Box(0, 0, 200, 10), 0.9, words))
+    assert [line.text for line in found] == ["Fern grows", "12.5"]
+    assert found[1].box == Box(160, 0, 200, 10)
+    (whole,) = _text_lines(Line("Fern grows", Box(0, 0, 95, 10), 0.9, words[:2]))
+    assert whole.box == Box(0, 0, 95, 10)
+
+
 def test_no_time_is_no_reading(pixels: Pixels) -> None:
+    assert LineReader(1).read(pixels, time.monotonic() - 1) == ([], False)
     assert FastLineReader(1).read(pixels, time.monotonic() - 1) == ([], False)
 
 

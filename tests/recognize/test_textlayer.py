@@ -24,6 +24,7 @@ def test_plain_text_is_trusted_in_many_scripts() -> None:
     assert trust(page(["每一页都有唯一的状态", "成功", "空白", "系统记录每一次提交因此中断的任务可以继续执行" * 2])).trusted
     assert trust(page(["Все", "люди", "рождаются", "свободными", "в", "своем", "достоинстве", "и", "правах"])).trusted
     assert trust(page(["يولد", "جميع", "الناس", "أحرارا", "متساوين", "في", "الكرامة", "والحقوق", "وقد", "وهبوا", "عقلا"])).trusted
+    assert trust(page(["কি", "থী", "টু", "নৈ", "ণ্ড", "স্ত্রী"] * 12)).trusted  # marks of vowels are no letters to Python
     assert trust(page(["12.50", "3"])).trusted
 
 
