@@ -37,6 +37,8 @@ _SPOTTING_PIXELS = 1_605_632  # of the task `spotting`, whatever is configured
 _MERGED = 4  # patches to a token
 _PROMPT_TOKENS = 64  # of the chat template and the task
 _SEED = 1  # of the rung "sampling": two runs say the same
+# taken of the checkpoint's generation_config.json where none is configured, as `vllm serve` does; the rest always is configured
+_GENERATION = ("top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 
 # read by vllm when it is imported: no telemetry (P7), quiet, no hub (what a hub id names is here by then)
 _ENVIRONMENT = {
@@ -67,6 +69,7 @@ class VllmEngine:
         if (reason := reason_for_upstream(model, config)) is not None:
             arguments["additional_config"] = {"pagemill_upstream": reason} | arguments.get("additional_config", {})
         self._engine: Any = _started(config.vllm, arguments, weights_bytes(model))
+        self._generation = _generation(self._engine.model_config)
 
     async def answer(self, crop: Crop) -> Answer:
         """See `VisionEngine`."""
@@ -112,7 +115,9 @@ class VllmEngine:
         """Leaving it by cancellation aborts the request in the engine."""
         rule = LoopRule.of(self._config.recognize, task)
         cuts = _engine_cuts_loops()
-        parameters = _parameters(sampling, rule if cuts else None, final_only=cuts or rule is None, confidence=self._confidence)
+        parameters = _parameters(
+            sampling, self._generation, rule if cuts else None, final_only=cuts or rule is None, confidence=self._confidence
+        )
         stream = self._engine.generate(prompt, parameters, request)
         if rule is not None and not cuts:
             return await self._watched(stream, LoopWatch(rule), request, sampling)
@@ -319,11 +324,18 @@ def _engine_cuts_loops() -> bool:
     return "repetition_detection" in SamplingParams.__struct_fields__
 
 
-def _parameters(sampling: Sampling, rule: LoopRule | None, *, final_only: bool, confidence: bool) -> Any:
+def _generation(model_config: Any) -> dict[str, Any]:
+    """What the checkpoint says of sampling (`generation_config=vllm` in vllm.engine_args: nothing)."""
+    return {name: value for name, value in model_config.get_diff_sampling_param().items() if name in _GENERATION}
+
+
+def _parameters(
+    sampling: Sampling, generation: dict[str, Any], rule: LoopRule | None, *, final_only: bool, confidence: bool
+) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    given: dict[str, Any] = {
+    given: dict[str, Any] = generation | {
         "temperature": sampling.temperature,
         "max_tokens": sampling.max_tokens,
         "skip_special_tokens": sampling.skip_special_tokens,

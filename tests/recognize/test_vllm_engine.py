@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -165,6 +168,23 @@ def test_loops_are_cut_while_they_happen(running: Running, monkeypatch: pytest.M
     assert answer.tokens_saved == 256 - answer.tokens
     assert set(answer.text) == {"m"}
     assert running.engine._engine.output_processor.get_num_unfinished_requests() == 0
+
+
+def test_generation_settings_are_the_checkpoints_where_none_are_configured(running: Running, tmp_path: Path) -> None:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    assert running.engine._generation == {}  # its generation_config.json has no such settings
+    shutil.copytree(FIXTURE, tmp_path / "model")
+    told = {"repetition_penalty": 1.3, "top_k": 5, "temperature": 0.7, "max_new_tokens": 9}
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(told))
+    found = vllm_engine._generation(AsyncEngineArgs(model=str(tmp_path / "model"), dtype="float32").create_model_config())
+    assert found == {"repetition_penalty": 1.3, "top_k": 5}
+    parameters = vllm_engine._parameters(Sampling(max_tokens=40), found, None, final_only=True, confidence=False)
+    assert (parameters.repetition_penalty, parameters.temperature, parameters.max_tokens) == (1.3, 0, 40)
+    warm = vllm_engine._parameters(Sampling(temperature=0.5), found, None, final_only=True, confidence=False)
+    assert (warm.top_k, warm.temperature) == (5, 0.5)
+    asked = Sampling(max_tokens=40, repetition_penalty=1.1)
+    assert vllm_engine._parameters(asked, found, None, final_only=True, confidence=False).repetition_penalty == 1.1
 
 
 def test_down_the_ladder(running: Running) -> None:
