@@ -469,14 +469,12 @@ def _continues(above: Placed, below: Placed) -> bool:
     last, first = rows_of(above.lines)[-1], rows_of(below.lines)[0]
     size = max(last[-1].size, first[0].size)
     apart = first[0].box.y0 - last[-1].box.y1
-    shared = min(above.region.box.x1, below.region.box.x1) - max(above.region.box.x0, below.region.box.x0)
     return (
         first[0].text[:1].islower()
         and not is_item(first[0].text)
         and not last[-1].text.endswith((".", "!", "?", ":", ";"))
         and abs(last[-1].size - first[0].size) <= _SIZE_CHANGE * size
         and -0.6 * size < apart < _NEXT_ROW * size
-        and shared > 0.8 * min(above.region.box.width, below.region.box.width)
         and abs(above.region.box.x0 - below.region.box.x0) < 4 * size
     )
 

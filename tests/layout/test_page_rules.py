@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipelines.layout.aligned import aligned_tables, is_tabular
+from pipelines.layout.aligned import aligned_tables, is_contents, is_tabular
 from pipelines.layout.arrange import Placed, arrange, as_text
 from pipelines.layout.cues import looks_like_title
-from pipelines.layout.lines import TextLine, merged, runs_left
+from pipelines.layout.lines import TextLine, merged, rows_of, runs_left
 from pipelines.schema import Box, Region
 from tests.layout.pages import grid, line, page, prose, table
 
@@ -52,7 +52,7 @@ def test_a_paragraph_that_two_boxes_share_is_one() -> None:
     ended = [replace(lines[1], words=(*lines[1].words[:-1], ("done.", lines[1].words[-1][1])))]
     assert len(arrange(boxes, [lines[0], *ended, *lines[2:]], page())) == 2
     apart = [Region("text", Box(55, 98, 560, 125), 0.9, "text"), Region("text", Box(55, 168, 560, 225), 0.9, "text")]
-    assert len(arrange(apart, [*prose(60, 100, 2), *prose(60, 170, 2)], page())) == 2
+    assert len(arrange(apart, [*prose(60, 100, 2), *prose(60, 156, 4)[1:]], page())) == 2
 
 
 def test_one_box_over_two_columns_is_read_column_by_column() -> None:
@@ -99,9 +99,76 @@ def test_notes_of_one_column_come_after_the_text_of_both() -> None:
 
 
 def test_two_boxes_of_nearly_one_place_are_the_surer_one() -> None:
-    lines = prose(60, 100, 3)
-    boxes = [Region("figure", Box(55, 96, 560, 142), 0.5, "figure"), Region("title", Box(56, 97, 560, 142), 0.8, "title")]
-    assert "figure" not in labels(arrange(boxes, lines, page(filled=[Box(300, 100, 310, 140)])))
+    boxes = [Region("title", Box(56, 97, 560, 130), 0.5, "title"), Region("text", Box(55, 96, 560, 131), 0.8, "text")]
+    assert labels(arrange(boxes, prose(60, 100, 2), page())) == ["text"]
+    assert labels(arrange(boxes[:1], prose(60, 100, 2), page())) == ["title"]
+
+
+def test_a_box_as_large_as_the_page_says_nothing() -> None:
+    said = [Region("title", Box(5, 5, 595, 795), 0.9, "title")]
+    assert labels(arrange(said, prose(60, 100, 2), page())) == ["text"]
+
+
+def test_columns_of_prose_are_no_table_though_the_model_says_so() -> None:
+    columns = [*prose(40, 100, 6, 40), *prose(320, 100, 6, 40)]
+    assert set(labels(arrange([Region("table", Box(35, 95, 560, 190), 0.9, "table")], columns, page()))) == {"text"}
+
+
+def test_a_note_in_the_foot_is_a_note() -> None:
+    note = line("18 See the first chapter of the same book", 60, 745, 8)
+    assert labels(arrange([Region("footer", note.box, 0.9, "footer")], [*prose(60, 100, 20), note], page()))[-1] == "footnote"
+
+
+def test_a_sentence_in_the_margin_is_no_running_head() -> None:
+    said = line("It was the last of the boats that came home that year.", 60, 20)
+    assert labels(arrange([], [said, *prose(60, 80, 20)], page()))[0] == "text"
+    assert labels(arrange([], [line("It was the last of the boats", 60, 20), *prose(60, 80, 20)], page()))[0] == "header"
+
+
+def test_entries_of_a_table_of_contents_stay_apart() -> None:
+    lines = [
+        line(f"Harbour number {name} ....... {number}", 60, 100 + 14 * n)
+        for n, (name, number) in enumerate(zip("abcd", (7, 9, 4, 12), strict=True))
+    ]
+    assert is_contents(rows_of(lines))  # leaders say so though numbers fall
+    assert len(arrange([Region("text", Box(55, 95, 560, 160), 0.9, "text")], lines, page())) == 4
+
+
+def test_where_a_paragraph_begins() -> None:
+    region = [Region("text", Box(55, 95, 590, 200), 0.9, "text")]
+    indented = [*prose(60, 100, 3), line("New paragraphs are indented", 75, 142), *prose(60, 156, 2)]
+    assert [len(p.lines) for p in arrange(region, indented, page())] == [3, 3]
+    hanging = [
+        line("1. first the rope of the", 60, 100),
+        line("Harbour is laid out", 75, 114),
+        line("2. the knot is tied", 60, 128),
+    ]
+    assert [len(p.lines) for p in arrange(region, hanging, page())] == [3]  # one list
+    smaller = [*prose(60, 100, 3), *(replace(found, size=7.0) for found in prose(60, 142, 3))]
+    assert [len(p.lines) for p in arrange(region, smaller, page())] == [3, 3]
+    headed = [line("Harbours of the North", 60, 100, bold=True), *prose(60, 114, 3)]
+    assert labels(arrange(region, headed, page())) == ["title", "text"]
+
+
+def test_lines_on_both_sides_of_a_picture_are_two_paragraphs() -> None:
+    lines = [*prose(60, 100, 1), *prose(60, 114, 1)]
+    between = Box(55, 110.5, 560, 113.5)
+    assert len(arrange([Region("figure", between, 0.9, "figure")], lines, page())) == 3
+    assert len(arrange([], lines, page())) == 1
+
+
+def test_what_a_box_cut_off_in_a_row_joins_it() -> None:
+    found = [Region("text", Box(95, 95, 590, 130), 0.9, "text")]
+    (whole,) = arrange(found, [line("No", 78, 100), *prose(100, 100, 2)], page())
+    assert words(whole).startswith("No The harbour")
+
+
+def test_rules_above_and_below_say_how_far_an_aligned_table_reaches() -> None:
+    body = table(90, 140, [["Fern", "12.5", "13"], ["Moss", "7", "8"], ["Reed", "100", "90"]])
+    head = line("Plants of the harbour", 90, 112)
+    rules = [Box(85, y, 330, y + 1) for y in (104, 130, 196)]
+    (placed,) = [p for p in arrange([], [head, *body, *prose(60, 300)], page(rules)) if p.region.label == "table"]
+    assert head in placed.lines
 
 
 def test_several_ruled_tables_that_the_model_took_for_one() -> None:
