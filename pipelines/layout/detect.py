@@ -81,7 +81,7 @@ class DetectLayout:
         self._orientation = Orientation(config.recognize.threads) if wanted else None
         self._upright = None if wanted else upright_of(config)
         self._unwarper = unwarper_of(config)
-        self._everything = config.paddleocr_vl.strict_parity
+        self._strict = config.paddleocr_vl.strict_parity
 
     def detect(self, works: list[SpanWork]) -> list[SpanWork]:
         for page in (page for work in works for page in work.pages if page.kept is not None):
@@ -104,7 +104,7 @@ class DetectLayout:
                 page.turned = self._upright.angle(page.raster)
             elif self._orientation is not None:
                 page.turned = self._orientation.angle(page.raster.pixels)
-            page.raster = turned(page.raster, page.turned or 0)
+            page.raster = turned(page.raster, page.turned or 0, self._strict and self._orientation is not None)
         except Exception as error:
             page.error = PageError(EngineFailed.code, "layout", f"orientation: {type(error).__name__}: {error}", traced(error))
             return
@@ -115,7 +115,7 @@ class DetectLayout:
     def _flatten(self, page: PageWork) -> None:
         if self._unwarper is None or page.raster is None or page.error is not None:
             return
-        if page.raster.words and not self._everything:
+        if page.raster.words and not self._strict:
             return
         cpu = time.thread_time()
         try:

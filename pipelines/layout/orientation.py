@@ -62,15 +62,24 @@ def prepared(pixels: Pixels) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(normal.transpose(2, 0, 1), np.float32)
 
 
-def turned(page: RasterPage, angle: int) -> RasterPage:
-    """A page turned counter-clockwise by 0, 90, 180 or 270 degrees."""
+def turned(page: RasterPage, angle: int, strict: bool = False) -> RasterPage:
+    """A page turned counter-clockwise by 0, 90, 180 or 270 degrees.
+
+    Args:
+        strict: as the official code turns it: about a point half a pixel off, so that the first row, the first column or both
+            come out black and the last are lost.
+    """
     quarters = angle // 90 % 4
     if not quarters:
         return page
     width, height = page.width_pt, page.height_pt
+    pixels = np.ascontiguousarray(np.rot90(page.pixels, quarters))
+    if strict:
+        down, across = int(quarters < 3), int(quarters > 1)
+        pixels = np.pad(pixels, ((down, 0), (across, 0), (0, 0)))[: pixels.shape[0], : pixels.shape[1]].copy()
     return replace(
         page,
-        pixels=np.ascontiguousarray(np.rot90(page.pixels, quarters)),
+        pixels=pixels,
         width_pt=height if quarters % 2 else width,
         height_pt=width if quarters % 2 else height,
         words=tuple(_turned_word(word, quarters, width, height) for word in page.words),

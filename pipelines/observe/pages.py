@@ -80,7 +80,9 @@ class PageDrawer:
             page = self._rasterizer.render(
                 str(path), source.passwords, row["page_index"], row["dpi"] or raster.dpi, raster.max_megapixels
             )
-        pixels = turned(page, row.get("turned") or 0).pixels
+        options = self._config.paddleocr_vl
+        strict = options.strict_parity and options.use_doc_orientation_classify
+        pixels = turned(page, row.get("turned") or 0, strict).pixels
         if row.get("unwarped"):
             self._unwarper = self._unwarper or load_unwarper(self._config)
             pixels = self._unwarper.flat(pixels)

@@ -73,6 +73,23 @@ def test_pages_are_flattened_as_the_official_preprocessor_does(tmp_path: Path) -
         assert (official != unwarped_page.page()).mean() > 0.5
 
 
+def test_pages_are_turned_as_the_official_preprocessor_does() -> None:
+    script = """
+import numpy as np
+from paddlex.inference.pipelines.components import rotate_image
+from pipelines.layout.orientation import turned
+from pipelines.schema import RasterPage
+pixels = np.random.default_rng(0).integers(1, 256, (41, 60, 3), dtype=np.uint8)
+for angle in (90, 180, 270):
+    page = RasterPage(pixels, 72, 60, 41)
+    assert (turned(page, angle, strict=True).pixels == rotate_image(pixels, angle)).all(), angle
+    assert (turned(page, angle).pixels != rotate_image(pixels, angle)).any(), angle
+"""
+    environment = os.environ | {"PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK": "True", "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([str(PADDLE), "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    assert ran.returncode == 0, ran.stderr
+
+
 def test_through_ray_the_layout_stage_runs_in_its_own_interpreter(driver: Driver, tmp_path: Path) -> None:
     """`.venv` has no paddle and `.venv-paddle` has no reader: together they give what Paddle's environment gives alone."""
     model, source = tmp_path / "model", tmp_path / "in"
