@@ -28,7 +28,7 @@ WHEELS = $(shell $(BIN)/python -m pip config get global.find-links 2>/dev/null)
 # make fixture: an environment with the extras train and synth, and a CUDA GPU (8 minutes on an H100)
 TRAIN_PYTHON ?= .venv-vllm/bin/python
 
-.PHONY: help run test test-vllm test-long chaos corpus parity lint install lock samples picture fixture clean
+.PHONY: help run test test-vllm test-long chaos corpus parity lint install lock bundle samples picture fixture clean
 
 help:
 	@echo "make run        parse the sample documents into $(OUT)"
@@ -42,7 +42,8 @@ help:
 	@echo "make samples    draw the sample documents again"
 	@echo "make picture    the README's picture of the report, of what \`make run\` wrote (needs Chromium)"
 	@echo "make fixture    train the tests' small PaddleOCR-VL again: extras train and synth, a CUDA GPU (docs/finetuning.md)"
-	@echo "make lock       resolve requirements.lock again"
+	@echo "make lock       resolve requirements.lock and the locks of the images again"
+	@echo "make bundle     wheels, weights and images for a site without a network, with checksums (docs/deploy.md)"
 	@echo "make clean      remove what was built, .venv too"
 
 run: install
@@ -123,6 +124,20 @@ $(VLLM)/.pagemill-installed: tests/vllm/requirements.txt tests/vllm/overrides.tx
 lock:
 	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --no-emit-index-url \
 	  --no-emit-package opencv-python --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --universal --python-version 3.11 --extra all --extra cluster --no-emit-index-url \
+	  --no-emit-package opencv-python --custom-compile-command "make lock" -c requirements.lock pyproject.toml -o $(IMAGES_AT)/cpu.lock
+	$(BIN)/uv pip compile --python-version 3.12 --python-platform x86_64-manylinux_2_28 --extra all --extra gpu --extra cluster \
+	  --no-emit-index-url --no-emit-package opencv-python --custom-compile-command "make lock" pyproject.toml -o $(IMAGES_AT)/gpu.lock
+
+# make bundle [LOCKS="cpu.lock gpu.lock"] [MODELS="DIR DIR"] [IMAGES="python:3.11.13-slim-bookworm"] [BUNDLE=DIR]
+IMAGES_AT := conf/deploy/container
+LOCKS ?= cpu.lock gpu.lock
+BUNDLE ?= dist/bundle
+bundle: install
+	$(BIN)/python -m build --wheel --no-isolation --outdir "$(BUNDLE)/wheels" . >/dev/null
+	$(BIN)/python -m pip download --quiet --no-deps --dest "$(BUNDLE)/wheels" "$$(grep '^setuptools==' requirements.lock)"
+	$(BIN)/python -m jobs.bundle make "$(BUNDLE)" $(LOCKS:%=--lock $(IMAGES_AT)/%) $(MODELS:%=--weights %) $(IMAGES:%=--image %)
+	@echo "On the other side: $(BIN)/python -m jobs.bundle verify BUNDLE, or sha256sum --check --strict SHA256SUMS in it"
 
 samples: install
 	$(BIN)/python samples/make.py
