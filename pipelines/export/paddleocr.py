@@ -143,8 +143,12 @@ class PaddleOcrExport:
 def saved_form(pruned: dict[str, Any], input_path: str, page_index: int | None) -> dict[str, Any]:
     """`*_res.json`: what `prunedResult` leaves out put back, in the official order of keys."""
     saved: dict[str, Any] = {"input_path": input_path, "page_index": page_index, **pruned}
-    if isinstance(saved.get("layout_det_res"), dict):
-        saved["layout_det_res"] = {"input_path": None, "page_index": None, **saved["layout_det_res"]}
+    nameless = {"input_path": None, "page_index": None}  # of what was handed on as an array
+    for key in ("doc_preprocessor_res", "layout_det_res"):
+        if isinstance(found := saved.get(key), dict):
+            saved[key] = nameless | found
+        elif isinstance(found, list):  # of pages put together
+            saved[key] = [nameless | each if isinstance(each, dict) else each for each in found]
     return saved
 
 

@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 import pagemill
+from pipelines.assemble.official.document import one_result
 from pipelines.assemble.official.page import pruned_result
 from pipelines.assemble.official.stored import stored_page
 from pipelines.config import Config, load
 from pipelines.errors import ConfigError, ExitCode
+from pipelines.export.paddleocr import saved_form
 from pipelines.ingest import fingerprint_of, ingest
 from pipelines.layout import detect
 from pipelines.layout.detect import DetectLayout
@@ -97,6 +99,10 @@ def test_what_is_stored_shown_and_exported(tmp_path: Path) -> None:
     used = {"use_doc_orientation_classify": False, "use_doc_unwarping": True}
     assert result["doc_preprocessor_res"] == {"model_settings": used, "angle": -1}
     assert result["model_settings"]["use_doc_preprocessor"] is True
+    saved = saved_form(result, "photo.png", None)["doc_preprocessor_res"]
+    assert list(saved) == ["input_path", "page_index", "model_settings", "angle"]
+    whole = one_result([stored_page(row, config.paddleocr_vl)[0]] * 2, config.paddleocr_vl)
+    assert whole["doc_preprocessor_res"] == [result["doc_preprocessor_res"]] * 2
     assert fingerprint_of(config) != fingerprint_of(options("paddleocr_vl.use_doc_unwarping=false"))
 
 

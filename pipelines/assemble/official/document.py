@@ -43,6 +43,7 @@ def one_page(pages: Sequence[OfficialPage], options: PaddleOcrVlConfig) -> Offic
     whole = OfficialPage(first.width, first.height, blocks, layout=first.layout, spotted=first.spotted, angle=first.angle)
     for page in pages:
         whole.figures |= page.figures
+        whole.unwarped |= page.unwarped
     return whole
 
 
@@ -50,7 +51,7 @@ def one_result(pages: Sequence[OfficialPage], options: PaddleOcrVlConfig) -> dic
     """`prunedResult` of a concatenated document."""
     result = pruned_result(one_page(pages, options), options)
     result["page_count"] = len(pages)
-    if pages[0].angle is not None:
+    if any(page.prepared for page in pages):
         result["doc_preprocessor_res"] = [pruned_result(page, options).get("doc_preprocessor_res") for page in pages]
     if pages[0].layout:
         result["layout_det_res"] = [pruned_result(page, options)["layout_det_res"] for page in pages]

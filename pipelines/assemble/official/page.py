@@ -47,6 +47,11 @@ class OfficialPage:
     unwarped: bool = False
     scored: bool = True  # False: the scores of the regions are not known
 
+    @property
+    def prepared(self) -> bool:
+        """Whether anything looked at how the page lies, or flattened it."""
+        return self.angle is not None or self.unwarped
+
 
 def official_page(
     regions: Sequence[Region],
@@ -131,18 +136,17 @@ def model_settings(options: PaddleOcrVlConfig, layout: bool = True) -> dict[str,
 
 def pruned_result(page: OfficialPage, options: PaddleOcrVlConfig) -> dict[str, Any]:
     """`prunedResult` of the official API: the saved JSON without `input_path` and `page_index`."""
-    prepared = page.angle is not None or page.unwarped
     result: dict[str, Any] = {
         "page_count": None,
         "width": page.width,
         "height": page.height,
-        "model_settings": model_settings(options, page.layout) | {"use_doc_preprocessor": prepared},
+        "model_settings": model_settings(options, page.layout) | {"use_doc_preprocessor": page.prepared},
         "parsing_res_list": block_records(page, options),
     }
     if page.spotted is not None:
         polys = [[list(point) for point in quad] for quad in page.spotted.polys]
         result["spotting_res"] = {"rec_polys": polys, "rec_texts": list(page.spotted.texts)}
-    if prepared:
+    if page.prepared:
         used = {"use_doc_orientation_classify": page.angle is not None, "use_doc_unwarping": page.unwarped}
         result["doc_preprocessor_res"] = {"model_settings": used, "angle": -1 if page.angle is None else page.angle}
     if page.layout:
