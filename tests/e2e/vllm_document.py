@@ -72,7 +72,7 @@ PAGES = [
     ),
     (
         "Invoice 2024-11-03",
-        ["The engine reads what the layout", "found, and a dead engine restarts", "without losing anything."],
+        ["The engine reads what the layout", "found, and a dead engine restarts", "with nothing missing."],
         [["paper", "18"], ["ink", "2.40"], ["total", "20.40"]],
     ),
     (

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(600)  # the engine's start is in the first test
 
 LINES = [
     "Hello world 123", "pagemill turns archives", "The quick brown fox 7", "Invoice 2024-11-03", "ledger of the harbour",
-    "12.50 and 340", "a", "north and south", "every page once", "Thursday morning", "read, blank, failed", "total 20.40",
+    "12.50 and 340", "a", "north and south", "every page once", "Thursday evening", "read, blank, failed", "total 20.40",
 ]  # fmt: skip
 
 
@@ -193,10 +193,10 @@ def test_down_the_ladder(running: Running) -> None:
 
     async def redraw(blurred: Crop) -> Crop:
         asked.append(blurred)
-        return running.form(crop(picture("Thursday morning")))
+        return running.form(crop(picture("Thursday evening")))
 
     answer = running.run(ladder.read(running.engine, looping, ["redraw"], redraw))
-    assert (answer.text, answer.rung, answer.error_code) == ("Thursday morning", "redraw", None)
+    assert (answer.text, answer.rung, answer.error_code) == ("Thursday evening", "redraw", None)
     assert answer.tokens >= 12 + 16
     assert answer.tokens_saved > 200
     assert asked == [looping]
@@ -229,7 +229,7 @@ def test_past_its_deadline(running: Running, configured: Callable[..., None]) ->
     late = running.ask([running.form(crop(picture(text))) for text in LINES[:3]])
     assert {answer.error_code for answer in late} == {"CROP_TIMEOUT"}
     configured(crop_deadline_s=60.0)
-    assert running.ask([running.form(crop(picture("Thursday morning")))])[0].text == "Thursday morning"
+    assert running.ask([running.form(crop(picture("Thursday evening")))])[0].text == "Thursday evening"
     assert running.engine._engine.output_processor.get_num_unfinished_requests() == 0  # what was late was aborted
 
 

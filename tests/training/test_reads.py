@@ -65,17 +65,17 @@ def rates(packed: PackedModel, count: int, seed: int, capsys: pytest.CaptureFixt
 
 def test_reads_fresh_renders(packed: PackedModel, capsys: pytest.CaptureFixture[str]) -> None:
     found = rates(packed, 40, 1, capsys)
-    assert found["line"] >= 0.80
-    assert found["line, unseen face"] >= 0.70
-    assert found["paragraph"] >= 0.55
-    assert found["table"] >= 0.70
+    assert found["line"] >= 0.85
+    assert found["line, unseen face"] >= 0.75
+    assert found["paragraph"] >= 0.70
+    assert found["table"] >= 0.80
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_held_out_exact_rates(packed: PackedModel, capsys: pytest.CaptureFixture[str]) -> None:
     found = rates(packed, 600, 2, capsys)
-    assert found["line"] >= 0.87  # reached: 0.897, 0.833, 0.790, 0.860
-    assert found["line, unseen face"] >= 0.79
-    assert found["paragraph"] >= 0.74
-    assert found["table"] >= 0.82
+    assert found["line"] >= 0.92  # reached: 0.940, 0.888, 0.877, 0.927
+    assert found["line, unseen face"] >= 0.85
+    assert found["paragraph"] >= 0.84
+    assert found["table"] >= 0.89

@@ -8,6 +8,7 @@ import string
 from pathlib import Path
 
 import pytest
+from PIL import features
 
 from tests.conftest import ROOT
 from training.synth import texts
@@ -17,8 +18,8 @@ pytest.importorskip("pymupdf_fonts", reason="the training's type faces are in th
 pytest.importorskip("tokenizers", reason="tokenizers is in the environment of vLLM")
 
 from training.batches import Capacity
-from training.synth.pictures import Limits
-from training.synth.stream import CLASSES, CURRICULUM, KINDS, Stream
+from training.synth.pictures import Limits, _pen
+from training.synth.stream import CLASSES, CURRICULUM, KINDS, SECOND, Stream
 
 FIXTURE = ROOT / "tests" / "fixtures" / "paddleocr-vl-tiny"
 
@@ -58,6 +59,33 @@ def test_a_batch_is_a_function_of_seed_and_number(stream: Stream) -> None:
 
     assert digest(5) == digest(5) != digest(6)
     assert [digest(number) for number in (5, 700)] == ["cbc5a4e1cd90", "f3884b66a09f"]
+
+
+@pytest.mark.skipif(not features.check("raqm"), reason="no libfribidi here, which Pillow draws ligatures with")
+def test_the_second_training_draws_ligatures_and_small_type() -> None:
+    from training.synth.canvas import Pen, Sheet
+
+    text = "affine flow better"
+    for name in ("manrope", "dejavu-sans"):
+        plain, shaped = (Pen(FACES[name], 24, 2, None, how) for how in (False, True))
+        assert "".join(shaped.pieces(text)) == text
+        assert {"ffi", "fl", "tt"} <= set(shaped.pieces(text))
+        pressed = []
+        for pen in (plain, shaped):
+            sheet = Sheet(400, 40, 2)
+            places = sheet.text(pen, 4, 30, text)
+            assert len(places) == len(text)
+            assert [x for x, _ in places] == sorted(x for x, _ in places)
+            pressed.append(sheet._ink)
+        assert (pressed[0] != pressed[1]).any(), name
+    wide = Pen(FACES["fira-mono"], 20, 1, None, False, 1.5)
+    assert wide.width("abcd") == pytest.approx(Pen(FACES["fira-mono"], 20, 1, None).width("abcd") + 6)
+    (stage,) = SECOND
+    assert set(stage.mix) == set(KINDS)
+    rng, limits = random.Random(5), Limits(small=stage.small, even=True, shaped=True)
+    pens = [_pen(rng, limits) for _ in range(2000)]
+    assert 0.5 < sum(pen.size <= 18 for pen in pens) / len(pens) < 0.7  # 0.4, and three tenths of the others
+    assert {pen.face.name for pen in pens} == {face.name for face in TRAINED}
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

@@ -7,6 +7,8 @@ finished picture; what is remembered is what was drawn.
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,11 +31,11 @@ class Glyph:
 
 
 class _Case(dict[str, Glyph]):
-    """The glyphs of one face at one size, rasterized when first asked for."""
+    """The glyphs of one face at one size, rasterized when first asked for; a few characters at once where faces join them."""
 
-    def __init__(self, face: Face, size: int, folder: Path | None) -> None:
+    def __init__(self, face: Face, size: int, folder: Path | None, shaped: bool) -> None:
         super().__init__()
-        self._font = font(face, size, folder)
+        self._font = font(face, size, folder, shaped)
 
     def __missing__(self, character: str) -> Glyph:
         mask, (left, top) = self._font.getmask2(character, mode="L", anchor="ls")
@@ -43,24 +45,37 @@ class _Case(dict[str, Glyph]):
 
 
 @lru_cache(maxsize=4096)
-def _case(face: Face, size: int, folder: Path | None) -> _Case:
-    return _Case(face, size, folder)
+def _case(face: Face, size: int, folder: Path | None, shaped: bool) -> _Case:
+    return _Case(face, size, folder, shaped)
+
+
+_JOINED = re.compile(r"ff[il]|f[fil]|tt|--|->|<-|\(c\)|.", re.DOTALL)  # the ligatures of the faces that are drawn
 
 
 class Pen:
-    """A face at a size, drawn `scale` times as large and brought down at the end (1: hinted, as screens do)."""
+    """A face at a size, drawn `scale` times as large and brought down at the end (1: hinted, as screens do).
 
-    def __init__(self, face: Face, size: float, scale: int, folder: Path | None) -> None:
+    shaped: with the face's ligatures. tracking: pixels of the finished picture between two characters, beside their own.
+    """
+
+    def __init__(
+        self, face: Face, size: float, scale: int, folder: Path | None, shaped: bool = False, tracking: float = 0.0
+    ) -> None:
         self.face, self.size, self.scale, self.folder = face, size, scale, folder
-        self.glyphs = _case(face, max(6, round(size * scale)), folder)
+        self.shaped, self.tracking = shaped, tracking
+        self.glyphs = _case(face, max(6, round(size * scale)), folder, shaped)
 
     def at(self, share: float) -> Pen:
-        return Pen(self.face, self.size * share, self.scale, self.folder)
+        return Pen(self.face, self.size * share, self.scale, self.folder, self.shaped, self.tracking * share)
+
+    def pieces(self, text: str) -> Sequence[str]:
+        """What is drawn at once: characters, or what a face may join."""
+        return _JOINED.findall(text) if self.shaped else text
 
     def width(self, text: str) -> float:
         """In pixels of the finished picture."""
-        glyphs = self.glyphs
-        return sum(glyphs[c].advance for c in text) / self.scale
+        glyphs, pieces = self.glyphs, self.pieces(text)
+        return sum([glyphs[piece].advance for piece in pieces]) / self.scale + self.tracking * len(pieces)
 
 
 class Sheet:
@@ -75,11 +90,12 @@ class Sheet:
         pen_x, centres = x * self.scale, []
         y = round(baseline * self.scale)
         middle = baseline - 0.3 * pen.size
-        for character in text:
-            mark = pen.glyphs[character]
+        for piece in pen.pieces(text):
+            mark = pen.glyphs[piece]
             self._press(mark.ink, round(pen_x) + mark.left, y + mark.top)
-            centres.append(((pen_x + mark.advance / 2) / self.scale, middle))
-            pen_x += mark.advance
+            share = mark.advance / len(piece)
+            centres += [((pen_x + (nth + 0.5) * share) / self.scale, middle) for nth in range(len(piece))]
+            pen_x += mark.advance + pen.tracking * self.scale
         return centres
 
     def rule(self, x0: float, y0: float, x1: float, y1: float, thickness: float = 1.0) -> None:

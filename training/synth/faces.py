@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from PIL import ImageFont
+from PIL import ImageFont, features
 
 
 @dataclass(slots=True, frozen=True)
@@ -110,6 +110,15 @@ def _bytes(name: str, folder: Path | None) -> bytes:
     return load(FACES[name], folder)
 
 
-def font(face: Face, size: int, folder: Path | None = None) -> ImageFont.FreeTypeFont:
-    """The face at `size` pixels to the em, laid out without kerning tables of OpenType (the same on every machine)."""
-    return ImageFont.truetype(io.BytesIO(_bytes(face.name, folder)), size, layout_engine=ImageFont.Layout.BASIC)
+def font(face: Face, size: int, folder: Path | None = None, shaped: bool = False) -> ImageFont.FreeTypeFont:
+    """The face at `size` pixels to the em, laid out without kerning tables of OpenType (the same on every machine).
+
+    `shaped`: with its ligatures, for which Pillow needs libfribidi.
+
+    Raises:
+        OSError: `shaped`, and there is no libfribidi.
+    """
+    if shaped and not features.check("raqm"):
+        raise OSError("Pillow finds no libfribidi (Debian: apt install libfribidi0), which draws ligatures")
+    layout = ImageFont.Layout.RAQM if shaped else ImageFont.Layout.BASIC
+    return ImageFont.truetype(io.BytesIO(_bytes(face.name, folder)), size, layout_engine=layout)

@@ -43,14 +43,25 @@ class Limits:
     disorder: float = 0.25
     faces: tuple[Face, ...] = TRAINED
     folder: Path | None = None
+    small: float = 0.0  # share of pictures in small type, up to `_SMALL` pixels, beside those that are so by chance
+    even: bool = False  # every face as often as any other
+    shaped: bool = False  # half of the pictures with ligatures, a third with letters spaced wider or narrower
+
+
+_SMALL = 18
 
 
 def _pen(rng: random.Random, limits: Limits, faces: Sequence[Face] | None = None) -> Pen:
     faces = faces or limits.faces
-    face = rng.choices(faces, [f.weight for f in faces])[0]
+    face = rng.choices(faces, None if limits.even else [f.weight for f in faces])[0]
     scale = rng.choices((1, 2), (0.45, 0.55))[0]
-    half_pixels = rng.randint(limits.smallest * 2, limits.largest * 2)
-    return Pen(face, half_pixels / 2 if scale == 2 else half_pixels // 2, scale, limits.folder)
+    largest = _SMALL if limits.small and rng.random() < limits.small else limits.largest
+    half_pixels = rng.randint(limits.smallest * 2, largest * 2)
+    size = half_pixels / 2 if scale == 2 else half_pixels // 2
+    if not limits.shaped:
+        return Pen(face, size, scale, limits.folder)
+    tracking = size * rng.uniform(-0.03, 0.05) if rng.random() < 0.33 else 0.0
+    return Pen(face, size, scale, limits.folder, rng.random() < 0.5, tracking)
 
 
 def _margins(rng: random.Random, size: float) -> tuple[float, float, float, float]:
