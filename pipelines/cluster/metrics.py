@@ -41,7 +41,7 @@ class Exporter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop.set()
         self._thread.join()
-        self.tell()
+        self._try_to_tell()
 
     def tell(self) -> None:
         """Hands every figure to Ray, as it is now."""
@@ -57,12 +57,16 @@ class Exporter:
                 self._told[metric.name, label] = value
 
     def _run(self) -> None:
-        while not self._stop.wait(self._every_s):
-            try:
-                self.tell()
-            except Exception as error:  # figures are not worth a run
-                log.warning("metrics_failed", error=error)
-                return
+        while not self._stop.wait(self._every_s) and self._try_to_tell():
+            pass
+
+    def _try_to_tell(self) -> bool:
+        try:
+            self.tell()
+            return True
+        except Exception as error:  # figures are not worth a run
+            log.warning("metrics_failed", error=error)
+            return False
 
 
 def _made(metric: Metric) -> Any:

@@ -114,12 +114,15 @@ def test_a_page_that_ends_the_rasterizer_ends_its_child_only(call: Call, tmp_pat
     assert (code, "PAGE_TIMEOUT in rasterize" in out) == (ExitCode.SOME_FAILED, True), out
 
     def crash() -> None:
+        ready: dict[int, float] = {}
         until = time.monotonic() + 120
         while time.monotonic() < until:
             for child in psutil.Process().children():
-                if "pipelines.raster.child" in child.cmdline() and child.cpu_times().user > 2:  # it has begun to draw
-                    child.kill()
-                    return
+                if "pipelines.raster.child" in child.cmdline() and child.rlimit(psutil.RLIMIT_AS)[0] != psutil.RLIM_INFINITY:
+                    spent = child.cpu_times().user  # it has limited itself, so it is ready; what it spends now is drawing
+                    if spent - ready.setdefault(child.pid, spent) > 0.5:
+                        child.kill()
+                        return
             time.sleep(0.05)
 
     killer = threading.Thread(target=crash)

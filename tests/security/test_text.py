@@ -51,7 +51,7 @@ class Seen(HTMLParser):
 RENDERER = MarkdownIt("gfm-like", {"html": True, "linkify": False})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.one_of(st.sampled_from(HOSTILE + MARKDOWN), st.text("<>&[]()`*_#-=!|~\\\"' \nab1.", max_size=20)), max_size=3
