@@ -207,6 +207,9 @@ class _Reader:
                 self._say("image_info", f"{shown}: {error}")
 
 
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")  # none for which Pillow calls another program
+
+
 def open_image(url: str, folder: Path) -> Image.Image:
     """By path (relative to the JSONL's folder), any fsspec URI, or a data: URL.
 
@@ -219,15 +222,15 @@ def open_image(url: str, folder: Path) -> Image.Image:
         if not comma or not head.endswith(";base64"):
             raise ValueError("a data: URL must be base64")
         try:
-            return Image.open(io.BytesIO(base64.b64decode(body, validate=True)))
+            return Image.open(io.BytesIO(base64.b64decode(body, validate=True)), formats=_FORMATS)
         except binascii.Error as error:
             raise ValueError(f"not base64 ({error})") from None
     if "://" in url:
         import fsspec
 
         with fsspec.open(url, "rb") as stream:
-            return Image.open(io.BytesIO(stream.read()))
-    return Image.open(folder / url)
+            return Image.open(io.BytesIO(stream.read()), formats=_FORMATS)
+    return Image.open(folder / url, formats=_FORMATS)
 
 
 def line_of(turns: Iterable[Turn]) -> str:

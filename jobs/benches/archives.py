@@ -44,7 +44,7 @@ def page_count(path: Path) -> int:
             return len(document)
     from PIL import Image
 
-    with Image.open(path) as image:
+    with Image.open(path, formats=("PNG", "JPEG", "WEBP", "TIFF")) as image:
         return int(getattr(image, "n_frames", 1))
 
 

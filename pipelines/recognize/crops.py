@@ -149,4 +149,4 @@ def jpeg_coded(crop: Pixels) -> Pixels:
 
     sink = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(crop)).save(sink, "JPEG", quality=_JPEG_QUALITY)
-    return np.asarray(Image.open(sink).convert("RGB"))
+    return np.asarray(Image.open(sink, formats=("JPEG",)).convert("RGB"))

@@ -59,6 +59,7 @@ def test_no_source_file_can_turn_data_into_code() -> None:
                 or given.get("allow_pickle") == "True"
                 or given.get("trust_remote_code", "False") != "False"
                 or (called == "torch.load" and given.get("weights_only") != "True")
+                or (called.lower().endswith("image.open") and "formats" not in given)  # Pillow hands PostScript to Ghostscript
                 or (called.endswith(WEIGHTS) and given.get("use_safetensors") != "True")
             )  # fmt: skip
             if bad:
