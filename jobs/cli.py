@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from jobs.audit import audit
+from jobs.canary import canary
 from jobs.capsule import capsule
 from jobs.common import run_app
 from jobs.compact import compact
@@ -18,6 +19,7 @@ from jobs.gc import gc
 from jobs.ingest import ingest
 from jobs.nightly import nightly
 from jobs.plan import plan
+from jobs.publish import publish
 from jobs.replay import replay
 from jobs.report import report
 from jobs.reprocess import reprocess
@@ -34,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Archives of documents to Parquet and Markdown, with nothing lost.",
 )
-reading = (ingest, nightly, reprocess)
+reading = (ingest, nightly, reprocess, canary, publish)
 looking = (plan, audit, status, show, report, diff, capsule, replay)
 for command in (*reading, *looking, export, tables, compact, gc, doctor, tune, finetune):
     app.command()(command)

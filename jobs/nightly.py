@@ -48,7 +48,9 @@ def nightly(
     config = configuration(conf, settings, pipeline_version, paddlex_config, backend_config, model_dir)
     end = None if until is None else next_occurrence(until, datetime.now(UTC))
     configure(config.observe.log_level)
-    ended = ingest(source, output, config, inline=inline, take_over=take_over, until=end, lanes=lanes, lane=lane)
+    ended = ingest(
+        source, output, config, inline=inline, take_over=take_over, until=end, lanes=lanes, lane=lane, canaries=True
+    )  # fmt: skip
     print(final_line(ended.summary, ended.exit_code, ended.report))
     sys.exit(ended.exit_code)
 

@@ -23,17 +23,19 @@ def read(
     *,
     columns: Sequence[str] | None = None,
     history: bool = False,
+    published: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> pa.Table:
     """Live `pages`, `blocks`, `documents` or `sources` of an output, or the `versions` of its URIs, ordered by identity.
 
     Args:
         history: everything that was ever committed, not only what is live.
+        published: without what runs read whose canaries drifted, until `pagemill publish`.
 
     Raises:
         pipelines.errors.ConfigError: not an output.
     """
-    with Output(output, storage_options) as opened:
+    with Output(output, storage_options, published=published) as opened:
         return opened.read(what, columns, history)
 
 
@@ -44,6 +46,10 @@ def read_batches(
     return output.read_batches(what, columns, history)
 
 
-def views(con: duckdb.DuckDBPyConnection, output: Output) -> None:
-    """Creates pagemill_pages, _blocks, _documents, _sources and _versions in a DuckDB connection; keep `output` open."""
-    output.install(con, "pagemill_")
+def views(con: duckdb.DuckDBPyConnection, output: Output, *, published: bool = True) -> None:
+    """Creates pagemill_pages, _blocks, _documents, _sources and _versions in a DuckDB connection; keep `output` open.
+
+    Args:
+        published: without what runs read whose canaries drifted, until `pagemill publish`; False: everything.
+    """
+    output.install(con, "pagemill_", published)

@@ -190,6 +190,13 @@ class NightlyConfig(_Section):
     drain_s: float = Field(ge=0)
 
 
+class CanaryConfig(_Section):
+    documents: str = Field(min_length=1)
+    similarity: float = Field(ge=0, le=1)
+    tokens: float = Field(ge=0)
+    crops: float = Field(ge=0)
+
+
 class RayConfig(_Section):
     address: str | None
     workers: int | None = Field(ge=1)
@@ -220,6 +227,7 @@ class Config(_Section):
     store: StoreConfig
     claim: ClaimConfig
     nightly: NightlyConfig
+    canary: CanaryConfig
     ray: RayConfig
     observe: ObserveConfig
 

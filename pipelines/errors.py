@@ -29,6 +29,7 @@ class ExitCode(IntEnum):
     AUDIT_FAILED = 8  # `audit`: the equation does not hold, pages are pending, or a part is damaged
     UNHEALTHY = 9  # `doctor`: something needs attention
     ENGINE_UNAVAILABLE = 10  # the recognition engine cannot start here, or its server does not answer
+    UNPUBLISHED = 11  # as 0, 3 or 7, but the canaries drifted: what the run read waits for `publish`
 
 
 class PagemillError(Exception):

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from types import FrameType
 
+from pipelines.canary import Canaries
 from pipelines.config import Config, StoreConfig
 from pipelines.deadline import Deadline
-from pipelines.errors import ExitCode, Fenced, PagemillError
+from pipelines.errors import ConfigError, ExitCode, Fenced, PagemillError
 from pipelines.fingerprint import fingerprint, layout_fingerprint
 from pipelines.layout.detect import load_engine
 from pipelines.layout.orientation import Orientation
@@ -44,6 +46,15 @@ log = EventLog()
 
 _COUNT_LEFT_S = 60.0  # how long a run that drains at its deadline goes on listing, to say what it leaves
 
+
+class Riding(Enum):
+    """Whether canaries are read beside what the plan brings."""
+
+    NONE = "none"
+    ALONG = "along"  # where there is something to read
+    ALONE = "alone"  # in any case, as the new baseline
+
+
 Planning = Callable[[Site, Ledger, Summary], Plan]
 
 
@@ -58,9 +69,10 @@ class Ended:
 
 def ingest(
     source: str, output: str, config: Config, *, inline: bool = False, take_over: bool = False,
-    until: datetime | None = None, lanes: int | None = None, lane: int | None = None,
+    until: datetime | None = None, lanes: int | None = None, lane: int | None = None, canaries: bool = False,
 ) -> Ended:  # fmt: skip
-    """Reads everything of `source` that `output` does not have yet, or what of it can be read `until` then.
+    """Reads everything of `source` that `output` does not have yet, or what of it can be read `until` then; `canaries`: those
+    of the configuration ride along.
 
     Args:
         lanes, lane: as of `choose_lane`; an output that is made now gets so many.
@@ -75,6 +87,27 @@ def ingest(
     return run_job(
         source, output, config, plan, inline=inline, take_over=take_over, until=until, lanes=lanes, lane=lane,
         opening=lambda place, store: open_output(place, store, lanes or 1),
+        riding=Riding.ALONG if canaries and config.canary.documents != "none" else Riding.NONE,
+    )  # fmt: skip
+
+
+def record_canaries(
+    output: str, config: Config, *, inline: bool = False, take_over: bool = False, lane: int | None = None
+) -> Ended:
+    """Reads the canaries alone: from now on they are to say what they say here.
+
+    Raises:
+        PagemillError: as `ingest`; no output.
+    """
+    if config.canary.documents == "none":
+        raise ConfigError("canary.documents is none: there is nothing to record. Try: --set canary.documents=shipped")
+
+    def plan(site: Site, ledger: Ledger, summary: Summary) -> Plan:
+        return lambda: iter(())
+
+    return run_job(
+        "canaries", output, config, plan, inline=inline, take_over=take_over, lane=lane, opening=open_existing,
+        riding=Riding.ALONE,
     )  # fmt: skip
 
 
@@ -116,7 +149,7 @@ def preview(output: str, choice: Choice, config: Config, most: int | None = None
 def run_job(
     source: str, output: str, config: Config, plan: Planning, *, inline: bool, take_over: bool,
     opening: Callable[[str, StoreConfig], ObjectStore] = open_output, until: datetime | None = None,
-    lanes: int | None = None, lane: int | None = None,
+    lanes: int | None = None, lane: int | None = None, riding: Riding = Riding.NONE,
 ) -> Ended:  # fmt: skip
     """Claims an output, reads what the plan brings, reports, releases.
 
@@ -140,7 +173,8 @@ def run_job(
     configure(config.observe.log_level, site.run_id)
     log.info("run_started", source=summary.source, output=summary.output, fingerprint=site.fingerprint)
     try:
-        run = Run(site, plan(site, ledger, summary), store, ledger, summary)
+        canaries = None if riding is Riding.NONE else Canaries(site, store, ledger, anyway=riding is Riding.ALONE)
+        run = Run(site, plan(site, ledger, summary), store, ledger, summary, canaries)
         begun = {"status": "running", "source": summary.source, "request": summary.request}
         ledger.append([record("run", run_id=site.run_id, summary=json.dumps(begun))])
         exit_code = _execute(run, summary, config, inline, until)
@@ -205,9 +239,11 @@ def _outcome(run: Run, summary: Summary) -> ExitCode:
     failed += summary.documents["failed"] + summary.documents["encrypted"] + summary.documents["partial"]
     if run.drained:
         summary.status = "interrupted"
-        return ExitCode.INTERRUPTED
+        return ExitCode.UNPUBLISHED if summary.published is False else ExitCode.INTERRUPTED
     nothing = not summary.planned_pages and not summary.documents and not summary.source_errors
     summary.status = "nothing_to_do" if nothing else "finished"
+    if summary.published is False:
+        return ExitCode.UNPUBLISHED
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
 
 

@@ -12,6 +12,7 @@ the run (a dead graph, a signal, a foreign claim) leaves nothing that the next r
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from typing import Protocol, runtime_checkable
 
 from pipelines.assemble.finalize import Finalizer
 from pipelines.books import Books
+from pipelines.canary import Canaries
 from pipelines.cluster.feed import Feed
 from pipelines.cluster.interpreter import check_interpreter
 from pipelines.cluster.pools import Pool, alone, blocks_ahead, plan_pools, private_store_mib
@@ -27,13 +29,14 @@ from pipelines.errors import ClusterLost, ConfigError, EngineUnavailable, StoreU
 from pipelines.observe.log import EventLog
 from pipelines.observe.summary import Summary
 from pipelines.recognize.engines import wait_until_ready
-from pipelines.schema import PageError, Span
+from pipelines.schema import CANARY_REVISION, PageError, Span, SpanReceipt
 from pipelines.source.planner import Planned
 from pipelines.stages import FETCH, Chain, Lost, Outcome, Site, begin, failed_pages, stage_names
 from pipelines.store.commit import Committer
 from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
 from pipelines.store.parts import PartWriter
+from pipelines.store.records import Record, record
 from pipelines.store.state import copies
 from pipelines.supply import Supply
 
@@ -57,7 +60,9 @@ class LooksAgain(Protocol):
 class Run:
     """One execution of a job over what a plan brings and one output that this driver has claimed."""
 
-    def __init__(self, site: Site, plan: Plan, store: ObjectStore, ledger: Ledger, summary: Summary) -> None:
+    def __init__(
+        self, site: Site, plan: Plan, store: ObjectStore, ledger: Ledger, summary: Summary, canaries: Canaries | None = None
+    ) -> None:
         self._site, self._planned, self._store, self._ledger, self._summary = site, plan, store, ledger, summary
         self._supply = Supply(site.config.block_pages)
         self._error: BaseException | None = None
@@ -65,6 +70,7 @@ class Run:
         self._books = Books(self._committer, Finalizer(store, site.run_id), summary)
         self._writer = PartWriter(store, site.run_id, site.fingerprint, site.layout_fingerprint)
         self._apart = Supply(1)  # what runs page by page after a graph died
+        self._canaries, self._judged = canaries, False
         self._lost: list[Lost] = []
         self._gone: set[str] = set()  # URIs without the bytes that were planned
         self._feed: Feed | None = None  # of the graph that runs
@@ -85,6 +91,8 @@ class Run:
             planning.join()
             self._raise()
             self._books.settle()
+            if self._canaries is not None and self._canaries.rode and not self._judged:  # the run was drained before
+                self._judge(self._canaries)
         finally:
             self._supply.stop()
             self._committer.close()
@@ -115,12 +123,16 @@ class Run:
 
     def _plan(self, plan: Plan, supply: Supply) -> None:
         try:
+            if self._canaries is not None and self._canaries.anyway:
+                self._ride(self._canaries, supply)
             found = plan()
             for planned in found:
                 self._books.opened(planned)
                 if planned.gone is not None:
                     self._give_up([Lost(span, planned.gone) for span in planned.spans])
                     continue
+                if planned.spans and self._canaries is not None and not self._canaries.rode:
+                    self._ride(self._canaries, supply)
                 if not supply.put(planned.spans):
                     if isinstance(found, Generator):
                         found.close()  # it may still count what it leaves
@@ -130,6 +142,13 @@ class Run:
             self._error = self._error or error
         finally:
             supply.close()
+
+    def _ride(self, canaries: Canaries, supply: Supply) -> None:
+        """The canaries go first, so that most of a run is read after they were judged. Until then it is not published."""
+        spans = canaries.spans()
+        self._summary.published = False
+        self._committer.add([self._run_record()])
+        supply.put(spans)
 
     def _look_again(self) -> threading.Thread | None:
         """Plans what the URIs hold whose planned bytes were gone; its thread, or None where there is nothing of the kind."""
@@ -227,7 +246,7 @@ class Run:
                 waiting.popleft()
             for span in culprits:
                 error = PageError("WORKER_LOST", "read", "the page ended its worker each time it was read, alone too")
-                self._books.received(self._writer.write([failed_pages(span, error)]))
+                self._commit(self._writer.write([failed_pages(span, error)]))
         self._give_up(self._lost)
 
     def _second_chance(self) -> list[Span]:
@@ -240,11 +259,12 @@ class Run:
             found = copies(self._ledger.files, sorted({entry.span.doc_id for entry in fetched}))
             for entry in fetched:
                 others = [uri for uri in found.get(entry.span.doc_id, ()) if uri != entry.span.uri]
-                if others:
+                canary = entry.span.revision == CANARY_REVISION  # no object of the source
+                if others and not canary:
                     again.append(dataclasses.replace(entry.span, uri=others[0]))
                 else:
                     self._give_up([entry])
-                    self._gone.add(entry.span.uri)
+                    self._gone |= set() if canary else {entry.span.uri}
         return again
 
     def _give_up(self, lost: list[Lost]) -> None:
@@ -252,11 +272,36 @@ class Run:
         for entry in lost:
             if entry.error.code == StoreUnavailable.code:
                 raise StoreUnavailable(entry.error.message)
-            self._books.received(self._writer.write([failed_pages(entry.span, entry.error)]))
+            self._commit(self._writer.write([failed_pages(entry.span, entry.error)]))
+
+    def _commit(self, receipts: list[SpanReceipt]) -> None:
+        """Receipts on their way into the ledger; the canaries' are kept for their judgement, made when all are back."""
+        if self._canaries is None:
+            self._books.received(receipts)
+            return
+        self._books.received(self._canaries.take(receipts))
+        if self._canaries.back and not self._judged:
+            self._judge(self._canaries)
+
+    def _judge(self, canaries: Canaries) -> None:
+        self._judged = True
+        published, found = canaries.verdict()
+        self._summary.published, self._summary.canary = published, found
+        if not published:
+            log.warning("canaries_drifted", words=found["drift"])
+        self._committer.add([self._run_record()])
+
+    def _run_record(self) -> Record:
+        summary = self._summary
+        shown = {
+            "status": "running", "source": summary.source, "request": summary.request, "published": summary.published,
+            "canary": summary.canary,
+        }  # fmt: skip
+        return record("run", run_id=self._site.run_id, summary=json.dumps(shown))
 
     def _received(self, outcome: Outcome, feed: Feed | None = None) -> None:
         self._summary.worked(outcome)
-        self._books.received(outcome.receipts)
+        self._commit(outcome.receipts)
         self._lost += outcome.lost
         if feed is not None:
             for receipt in outcome.receipts:

@@ -225,6 +225,9 @@ class Splice:
     attempt: str
 
 
+CANARY_REVISION = 0  # of pages that ride along and belong to no archive; those of documents count from 1
+
+
 @dataclass(slots=True, frozen=True)
 class Span:
     """At most N pages of one document: what fails, retries and commits. `pages` is ascending; a retry may have gaps."""

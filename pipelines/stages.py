@@ -21,7 +21,7 @@ from pipelines.errors import EngineGone, PagemillError, as_named
 from pipelines.observe.log import EventLog, configure
 from pipelines.observe.quality import Quality, certainty, quality_of
 from pipelines.recognize.engines import Identity, form_of, is_vision, load_vision
-from pipelines.schema import PageError, PageWork, RasterPage, Span, SpanReceipt, SpanWork
+from pipelines.schema import CANARY_REVISION, PageError, PageWork, RasterPage, Span, SpanReceipt, SpanWork
 from pipelines.source.cache import DocumentCache
 from pipelines.store.objects import ObjectStore
 from pipelines.store.parts import PartWriter
@@ -220,7 +220,9 @@ def _rasterize(site: Site, cache: DocumentCache, store: ObjectStore | None = Non
         if kept is not None:
             kept.attach(work)
         try:
-            with cache.use(span.doc_id, span.uri, config.source.storage_options) as path:
+            canary = span.revision == CANARY_REVISION  # it lies below the output
+            options = config.store.storage_options if canary else config.source.storage_options
+            with cache.use(span.doc_id, span.uri, options) as path:
                 # what somebody asked to read again has an allowance of its own; retries by later runs have not
                 reading = span.revision if span.tries == 1 else 1
                 budget = DocumentBudget(

@@ -94,3 +94,27 @@ class RaisingReader(EchoReader):
 
     def _deep_inside(self, page: RasterPage) -> Reading:
         raise ValueError(f"could not broadcast {len(page.words)} words")
+
+
+class ShoutingReader(LineReader):
+    """Reads the same lines, in capitals: a drift of every text."""
+
+    name = "shouting"
+
+    def read(self, page: RasterPage, regions: list[Region]) -> Reading:
+        reading = super().read(page, regions)
+        for block in reading.blocks:
+            block.content = block.content.upper()
+        return reading
+
+
+class TokenReader(LineReader):
+    """The same text from one crop at any resolution; the tokens that it says it took grow with the picture."""
+
+    name = "tokens"
+
+    def read(self, page: RasterPage, regions: list[Region]) -> Reading:
+        reading = super().read(page, regions)
+        for block in reading.blocks[:1]:
+            block.source, block.tokens = "pixels", round(page.pixels.shape[0] / 10)
+        return reading

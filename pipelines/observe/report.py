@@ -57,10 +57,14 @@ def final_line(summary: Summary, exit_code: ExitCode, report: dict[str, str]) ->
     lines = [f"{summary.status}: {documents}; {pages}" + (f"; {summary.pending} pages pending" if summary.pending else "")]
     if summary.message:
         lines.append(summary.message)
+    if summary.published is False:
+        drift = summary.canary["drift"] if summary.canary else ["they were not judged"]
+        lines += ["NOT PUBLISHED: the canaries drifted", *(f"  {words}" for words in drift)]
+        lines.append(f"  if that is as it should be: pagemill publish {summary.output} {summary.run_id} --as-baseline")
     if summary.status == "interrupted":
         lines.append(f"left      {_left(summary)}")
     lines += [_failure_line(failure.as_dict()) for failure in summary.failures[:10]]
-    if exit_code in (ExitCode.OK, ExitCode.SOME_FAILED, ExitCode.INTERRUPTED):
+    if exit_code in (ExitCode.OK, ExitCode.SOME_FAILED, ExitCode.INTERRUPTED, ExitCode.UNPUBLISHED):
         lines += [f"Markdown  {output}/markdown", f"Parquet   {output}/pages"]
         lines += [f"Report    {output}/{report['report.html']}"] if report else []
     return "\n".join(lines)

@@ -83,6 +83,8 @@ class Summary:
     codes: Counter[str] = field(default_factory=Counter)  # of failed pages
     planned_pages: int = 0
     planning_done: bool = False
+    published: bool | None = None  # false: held back, because the canaries drifted or were not judged; null: none rode
+    canary: dict[str, Any] | None = None  # what they said, see pipelines/observe/drift.py
     listing_done: bool = False  # every object was compared with the ledger
     left_objects: int | None = None  # listed, not done, and not reached by this run; null: it lists nothing
     stage_seconds: Counter[str] = field(default_factory=Counter)  # summed over workers

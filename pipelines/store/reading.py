@@ -93,12 +93,15 @@ class Output:
 
     Args:
         parts: whether to open the parts too; False: the ledger's views alone (audit, status).
+        published: without what unpublished runs read: an older reading, an older document of a URI, or nothing stands for it.
 
     Raises:
         ConfigError: not an output, or one of a newer major format.
     """
 
-    def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None, parts: bool = True) -> None:
+    def __init__(
+        self, uri: str, storage_options: Mapping[str, Any] | None = None, parts: bool = True, published: bool = False
+    ) -> None:
         self.store = ObjectStore(uri, storage_options)
         try:
             check_format(self.store)
@@ -110,9 +113,9 @@ class Output:
             ledger.refresh()
         self.con = duckdb.connect()
         if parts:
-            self.install(self.con, "")
+            self.install(self.con, "", published)
         else:
-            self._install_ledger(self.con)
+            self._install_ledger(self.con, published)
 
     def guard(self) -> None:
         """From now on the output's own connection reads this output and nothing else, and cannot be told otherwise: for
@@ -130,14 +133,14 @@ class Output:
         ):
             self.con.execute(f"SET {setting}")
 
-    def install(self, con: duckdb.DuckDBPyConnection, prefix: str) -> None:
-        """Creates the reading views, their names behind `prefix`, in a connection."""
-        self._install_ledger(con)
+    def install(self, con: duckdb.DuckDBPyConnection, prefix: str, published: bool = False) -> None:
+        """Creates the reading views, their names behind `prefix`, in a connection; `published`: as of the constructor."""
+        self._install_ledger(con, published)
         self._install_parts(con, "live_page", "part_rows")
         con.execute(_READING_VIEWS.format(prefix=prefix))
 
-    def _install_ledger(self, con: duckdb.DuckDBPyConnection) -> None:
-        install_views(con, [ledger.paths for ledger in self.ledgers], Path(self._scratch.name))
+    def _install_ledger(self, con: duckdb.DuckDBPyConnection, published: bool) -> None:
+        install_views(con, [ledger.paths for ledger in self.ledgers], Path(self._scratch.name), published)
 
     def install_history(self, con: duckdb.DuckDBPyConnection, prefix: str) -> None:
         """The views `pages_history` and `blocks_history`, over every part that a record names, superseded ones too."""

@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.store.publishing import hold_back_unpublished
 from pipelines.store.records import RECORDS
 
 if TYPE_CHECKING:
@@ -173,12 +174,15 @@ WHERE r.kind IN ('revision', 'span', 'document');
 _ONE = "CREATE OR REPLACE VIEW ledger AS SELECT * EXCLUDE (lane) FROM lane_record;"
 
 
-def install_views(con: duckdb.DuckDBPyConnection, lanes: Sequence[Sequence[Path]], scratch: Path) -> None:
+def install_views(
+    con: duckdb.DuckDBPyConnection, lanes: Sequence[Sequence[Path]], scratch: Path, published: bool = False
+) -> None:  # fmt: skip
     """Creates the view `ledger` over the Parquet files of these lanes, and those that follow from it; `lane_record` has every
     record with its lane.
 
     Args:
         scratch: an existing folder; an empty ledger needs one file there so that the views have columns.
+        published: leave out what unpublished runs read.
     """
     empty = scratch / "empty.parquet"
     if not all(lanes):
@@ -187,7 +191,10 @@ def install_views(con: duckdb.DuckDBPyConnection, lanes: Sequence[Sequence[Path]
     for lane, files in enumerate(lanes):
         quoted = ", ".join("'" + str(file).replace("'", "''") + "'" for file in (files or [empty]))
         selects.append(f"SELECT *, {lane} AS lane FROM read_parquet([{quoted}], union_by_name = true)")
-    con.execute("CREATE OR REPLACE VIEW lane_record AS " + " UNION ALL BY NAME ".join(selects))
+    name = "lane_record_whole" if published else "lane_record"
+    con.execute(f"CREATE OR REPLACE VIEW {name} AS " + " UNION ALL BY NAME ".join(selects))
+    if published:
+        hold_back_unpublished(con)
     con.execute(_ONE if len(lanes) == 1 else _SEVERAL)
     con.execute(_VIEWS)
     con.execute(_OF_ALL)

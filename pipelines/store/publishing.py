@@ -1,0 +1,103 @@
+"""Which runs are published, and which run's canaries are the baseline: both from the ledger's `run` records.
+
+Invariant: a run is unpublished while some record of it says `"published": false` and none says `true`; saying `true` is final,
+needs no claim, and does not depend on the order of lanes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from pipelines.errors import ConfigError
+from pipelines.store.ledger import Ledger
+from pipelines.store.objects import ObjectStore
+from pipelines.store.records import record
+
+# revisions that an unpublished run read pages of or completed; documents that have nothing else
+_UNPUBLISHED = """
+CREATE OR REPLACE TABLE unpublished AS
+WITH run_state AS (
+  SELECT run_id, bool_or(published = 'false') AS held, bool_or(published = 'true') AS released
+  FROM (SELECT run_id, json_extract_string(summary, '$.published') AS published FROM lane_record_whole WHERE kind = 'run')
+  GROUP BY run_id)
+SELECT DISTINCT l.lane, l.doc_id, l.revision FROM lane_record_whole l
+SEMI JOIN (SELECT run_id FROM run_state WHERE held AND NOT coalesce(released, false)) r ON r.run_id = l.run_id
+WHERE l.kind IN ('span', 'document');
+
+CREATE OR REPLACE TABLE unpublished_document AS
+SELECT DISTINCT u.doc_id FROM unpublished u
+ANTI JOIN (SELECT d.doc_id FROM lane_record_whole d
+           ANTI JOIN unpublished x ON x.lane = d.lane AND x.doc_id = d.doc_id AND x.revision = d.revision
+           WHERE d.kind = 'document') p ON p.doc_id = u.doc_id;
+
+-- a URI whose newest document is held back names the one before
+CREATE OR REPLACE VIEW lane_record AS
+SELECT l.* FROM lane_record_whole l
+ANTI JOIN unpublished u ON u.lane = l.lane AND u.doc_id = l.doc_id AND u.revision = l.revision
+ANTI JOIN unpublished_document d ON d.doc_id = l.doc_id AND l.kind = 'source';
+"""
+
+
+def hold_back_unpublished(con: duckdb.DuckDBPyConnection) -> None:
+    """Puts a view `lane_record` over `lane_record_whole`, without what unpublished runs read."""
+    con.execute(_UNPUBLISHED)
+
+
+def baseline_of(files: Iterable[Path]) -> dict[str, str]:
+    """doc_id of each canary -> the run whose reading of it counts."""
+    newest: tuple[int, int] = (0, 0)
+    found: dict[str, str] = {}
+    for number, row, summary in _run_records(files):
+        canary = json.loads(summary).get("canary") or {}
+        if canary.get("baseline") and (number, row) > newest:
+            newest, found = (number, row), dict(canary["baseline"])
+    return found
+
+
+def publish(store: ObjectStore, ledgers: Sequence[Ledger], run_id: str, as_baseline: bool = False) -> dict[str, Any]:
+    """Brings a run's revisions to those who read what is published; the run's summary as it now is.
+
+    Args:
+        ledgers: of all lanes; the run's own gets the record.
+        as_baseline: from now on the canaries are to say what they said in this run.
+
+    Raises:
+        ConfigError: no such run, or it has no canaries.
+    """
+    for ledger in ledgers:
+        ledger.refresh()
+        if records := _run_records(ledger.paths, run_id):
+            break
+    else:
+        raise ConfigError(f"no run {run_id} in {store.root}. Try: pagemill canary {store.root}")
+    summary: dict[str, Any] = json.loads(max(records)[2])
+    summary |= {"published": True, "published_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    if as_baseline:
+        try:
+            pages = json.loads(store.get(f"runs/{run_id}/canary.json"))["pages"]
+        except FileNotFoundError:
+            raise ConfigError(f"run {run_id} had no canaries: it cannot be a baseline") from None
+        mine = {page["doc_id"]: run_id for page in pages}
+        summary["canary"] = (summary.get("canary") or {}) | {"baseline": baseline_of(ledger.paths) | mine}
+    ledger.amend([record("run", run_id=run_id, summary=json.dumps(summary))])
+    return summary
+
+
+def _run_records(files: Iterable[Path], run_id: str | None = None) -> list[tuple[int, int, str]]:
+    """(number, row, summary) of the records of kind `run`."""
+    paths = [str(path) for path in files]
+    if not paths:
+        return []
+    with duckdb.connect() as con:
+        found: list[tuple[int, int, str]] = con.execute(
+            """SELECT number, "row", summary FROM read_parquet($files, union_by_name = true)
+               WHERE kind = 'run' AND ($run IS NULL OR run_id = $run)""",
+            {"files": paths, "run": run_id},
+        ).fetchall()
+    return found
