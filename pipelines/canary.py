@@ -50,6 +50,7 @@ class Canaries:
         self._names: dict[str, str] = {}  # doc_id -> file name
         self._waiting: set[Key] = set()
         self._receipts: list[SpanReceipt] = []
+        self._without: list[str] = []  # what the canaries could not be held against
         self.rode = False
 
     def spans(self) -> list[Span]:
@@ -100,6 +101,7 @@ class Canaries:
         key = f"runs/{self._site.run_id}/canary.json"
         self._store.put(key, json.dumps({"schema": "1.0", "pages": [page.as_dict() for page in now]}, indent=1).encode())
         found = drift(self._before(), now, self._site.config.canary)
+        found.words += self._without
         found.words += [f"page {page + 1} of {self._names[doc_id]} did not come back" for doc_id, page in sorted(self._waiting)]
         published = self.anyway or not found.words
         return published, {**found.as_dict(), "baseline": self._next_baseline(found, now)}
@@ -113,7 +115,12 @@ class Canaries:
     def _before(self) -> dict[Key, PageReading]:
         found: dict[Key, PageReading] = {}
         for run in sorted(set(self._baseline.values())):
-            recorded = json.loads(self._store.get(f"runs/{run}/canary.json"))["pages"]
+            key = f"runs/{run}/canary.json"
+            try:
+                recorded = json.loads(self._store.get(key))["pages"]
+            except FileNotFoundError:
+                self._without.append(f"the baseline {key} is gone. Try: pagemill canary OUTPUT --record")
+                continue
             pages = [PageReading(**page) for page in recorded]
             found.update({page.key: page for page in pages if self._baseline.get(page.doc_id) == run})
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -13,15 +14,21 @@ import pytest
 
 import pagemill
 from jobs.cli import main
+from pipelines.canary import Canaries
 from pipelines.config import load
 from pipelines.errors import ExitCode, SourceUnreadable
 from pipelines.ingest import Ended, ingest
 from pipelines.observe.drift import PageReading, drift
+from pipelines.output import open_output
 from pipelines.pipeline import Run
+from pipelines.recognize.engines import identify
 from pipelines.source.cache import DocumentCache
+from pipelines.stages import Chain, Site, begin
 from pipelines.store.audit import audit
+from pipelines.store.ledger import Ledger
 from tests.builders import archive, text_pdf
 from tests.conftest import Driver, inline, inline_config
+from tests.s3server import S3
 
 READER = {"recognize__engine": "tests.readers:LineReader"}
 
@@ -169,6 +176,28 @@ def test_canaries_that_are_lost_are_a_drift(tmp_path: Path, canaries: Path, monk
     assert ended.summary.canary is not None
     assert "page 1 of known.pdf was ok and is failed" in ended.summary.canary["drift"]
     assert len(texts(output, published=True)) == 1
+
+
+def test_a_baseline_that_is_gone_is_a_drift(tmp_path: Path, canaries: Path) -> None:
+    source, output = archive(tmp_path / "in", {"a": 1}), tmp_path / "out"
+    first = night(source, output, canaries)
+    (output / "runs" / first.summary.run_id / "canary.json").unlink()
+    text_pdf(source / "b.pdf", 1)
+    found = night(source, output, canaries).summary
+    assert (found.published, found.canary is not None and "is gone" in found.canary["drift"][0]) == (False, True)
+
+
+def test_every_node_can_fetch_them_from_the_output(tmp_path: Path, canaries: Path, s3: S3) -> None:
+    """From a store that the source's options do not open, on a node that has no copy."""
+    config = inline_config(tmp_path, canary__documents=canaries, store__storage_options=json.dumps(s3.options()))
+    output = s3.bucket() + "/out"
+    store = open_output(output, config.store)
+    site = Site(config, output, "run", "print", identify(config))
+    spans = Canaries(site, store, Ledger(store)).spans()
+    elsewhere = inline_config(tmp_path / "other", store__storage_options=json.dumps(s3.options()))
+    node = Chain(["rasterize"], dataclasses.replace(site, config=elsewhere))
+    works = node.through(begin(spans), {})
+    assert [page.error for work in works for page in work.pages] == [None] * 3
 
 
 @pytest.mark.parametrize("documents", ["empty", "broken", "long"])
