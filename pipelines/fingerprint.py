@@ -19,6 +19,8 @@ _LIBRARIES = {
     "pymupdf": ("pymupdf", "pypdfium2", "pillow"),
     "pypdfium2": ("pymupdf", "pypdfium2", "pillow"),
     "embedded": ("rapidocr", "faster-paddle", "rapid-layout", "rapid-table", "onnxruntime", "opencv-python-headless"),
+    "transformers": ("torch", "transformers", "opencv-python-headless"),
+    "paddle": ("paddlepaddle", "paddlepaddle-gpu", "paddlex", "opencv-contrib-python"),  # as far as the driver has them
     "vllm": ("vllm", "torch", "transformers", "pillow"),
     "openai": ("pillow",),
 }

@@ -161,7 +161,12 @@ class TransformersUnwarper:
     @cached_property
     def _network(self) -> Any:
         _, transformers = _libraries()
-        network = transformers.AutoModel.from_pretrained(self._folder, local_files_only=True, use_safetensors=True)
+        network = transformers.AutoModel.from_pretrained(
+            self._folder,
+            local_files_only=True,
+            use_safetensors=True,  # never a pickle
+            trust_remote_code=False,
+        )
         return network.to(_device(self._config)).eval()
 
     def flat(self, pixels: Pixels) -> Pixels:
