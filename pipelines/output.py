@@ -13,7 +13,7 @@ import secrets
 import time
 
 from pipelines.config import StoreConfig
-from pipelines.errors import ConfigError, OutputUnwritable
+from pipelines.errors import ConfigError, OutputUnwritable, StoreUnavailable
 from pipelines.lanes import MOST, Lane
 from pipelines.schema import FORMAT_VERSION
 from pipelines.store.objects import ObjectStore
@@ -144,14 +144,16 @@ def check_format(store: ObjectStore) -> int:
 
     Raises:
         FileNotFoundError: not an output.
-        ConfigError: a newer major version, or not readable. OutputUnwritable: no permission.
+        ConfigError: a newer major version, or not readable. OutputUnwritable: no permission. StoreUnavailable
     """
     try:
         mark = json.loads(store.get(MARK))
         version, lanes = str(mark["format"]), int(mark.get("lanes", 1))
         newer = int(version.split(".")[0]) > int(FORMAT_VERSION.split(".")[0])
-    except PermissionError as error:
-        raise OutputUnwritable(f"{store.root}: no permission to read {MARK}: {error}") from None
+    except StoreUnavailable as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise OutputUnwritable(f"{store.root}: no permission to read {MARK}: {error.__cause__}") from None
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{store.root}/{MARK} is damaged: {error}") from None
     if newer:

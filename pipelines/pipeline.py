@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from typing import Protocol, runtime_checkable
 
 from pipelines.assemble.finalize import Finalizer
@@ -43,6 +44,7 @@ from pipelines.supply import Supply
 log = EventLog()
 
 _MOST_BARREN = 5  # a poison page alone accounts for two: the graph that it ended, and the one in which it ran apart
+_MOST_UNSTORED = 2  # blocks a worker, in a row, that the store did not take after all retries: reading on would be for nothing
 
 
 Plan = Callable[[], Iterator[Planned]]  # what there is to read, as it is found
@@ -66,6 +68,7 @@ class Run:
         self._site, self._planned, self._store, self._ledger, self._summary = site, plan, store, ledger, summary
         self._supply = Supply(site.config.block_pages)
         self._error: BaseException | None = None
+        self._over = False  # the error is one with which this driver cannot go on
         self._committer = Committer(ledger, site.config.store.commit_every_s, self._stop_with)
         self._books = Books(self._committer, Finalizer(store, site.run_id), summary)
         self._writer = PartWriter(store, site.run_id, site.fingerprint, site.layout_fingerprint)
@@ -76,6 +79,8 @@ class Run:
         self._feed: Feed | None = None  # of the graph that runs
         self._draining = False
         self._barren = 0  # graphs in a row that died without any outcome
+        self._died_of = ""  # what the last of them said
+        self._unstored = 0  # outcomes in a row that the store did not take
 
     def execute(self, inline: bool = False) -> None:
         """Reads all that the source has and the ledger lacks; returns early, with everything committed, after `drain`.
@@ -212,24 +217,39 @@ class Run:
         """Runs a graph to its end, or to its death; returns what was fed and did not come back."""
         from pipelines.cluster.graph import GraphDied, run_graph
 
-        feeding = threading.Thread(target=_feed, args=(supply, feed), name="feed", daemon=True)
+        feeding = threading.Thread(target=self._move, args=(supply, feed), name="feed", daemon=True)
         feeding.start()
         self._summary.graphs += 1
         self._barren += 1
         started, held = time.monotonic(), dict[str, float]()
         self._summary.graph_started({pool.name: pool.size for pool in pools}, held)
         try:
-            for outcome in run_graph(self._site, feed.folder, pools, held, retries=retries):
-                self._barren = 0
-                self._received(outcome, feed)
-                self._raise_fatal()
+            graph = run_graph(self._site, feed.folder, pools, held, self._is_over, retries=retries)
+            with closing(graph):  # what ends the loop early ends the graph
+                for outcome in graph:
+                    self._barren = 0
+                    self._received(outcome, feed)
+                    self._raise_fatal()
         except GraphDied as died:  # its pages are named by feed.outstanding(); they run apart
+            self._raise_fatal()
+            self._died_of = str(died)
             log.warning("graph_died", graph=self._summary.graphs, cause=died)
         finally:
-            feed.end()
+            feed.abandon() if self._is_over() else feed.end()
             feeding.join()
             self._summary.graph_ended({pool.name: pool.size for pool in pools}, time.monotonic() - started, held)
         return feed.outstanding()
+
+    def _move(self, supply: Supply, feed: Feed) -> None:
+        """Moves blocks from the supply into one graph's feed, until either ends. The body of a thread."""
+        try:
+            while (taken := supply.take(max(1, feed.room_blocks()), feed.hungry)) is not None:
+                if not feed.publish(taken):
+                    supply.give_back(taken)
+                    return
+            feed.end()
+        except BaseException as error:  # the graph would wait for ever for what could not be published
+            self._stop_with(error)
 
     def _read_apart(self, suspects: list[Span], pools: Sequence[Pool]) -> None:
         """Page by page, one at a time: a page that ends its worker here too is `failed`, and only that page."""
@@ -303,6 +323,7 @@ class Run:
         self._summary.worked(outcome)
         self._commit(outcome.receipts)
         self._lost += outcome.lost
+        self._check_stored(outcome)
         if feed is not None:
             for receipt in outcome.receipts:
                 feed.received(receipt.doc_id, receipt.revision, receipt.pages)
@@ -320,25 +341,34 @@ class Run:
 
     def _stop_with(self, error: BaseException) -> None:
         self._error = error  # more important than an earlier one of planning: this driver cannot commit any more
+        self._over = True
         self._supply.stop()
 
     def _check_progress(self) -> None:
         if self._barren > _MOST_BARREN:
-            raise ClusterLost(f"{self._barren} Ray graphs in a row ended without reading a page: is the cluster alive?")
+            raise ClusterLost(
+                f"{self._barren} Ray graphs in a row ended without reading a page, the last of: {self._died_of}. "
+                "Is the cluster alive?"
+            )
+
+    def _check_stored(self, outcome: Outcome) -> None:
+        """A store that takes nothing from any worker ends the run; what one worker could not store runs once more at the end."""
+        refused = [lost.error.message for lost in outcome.lost if lost.error.code == StoreUnavailable.code]
+        if outcome.receipts:
+            self._unstored = 0
+        elif refused:
+            self._unstored += 1
+            if self._unstored > _MOST_UNSTORED * max(1, self._summary.workers):
+                self._stop_with(StoreUnavailable(refused[0]))
+
+    def _is_over(self) -> bool:
+        """Whether this driver cannot go on: what graphs still do is for nothing."""
+        return self._over
 
     def _raise_fatal(self) -> None:
-        if self._error is not None and self._supply.stopped:
-            raise self._error
+        if self._over:
+            self._raise()
 
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
-
-
-def _feed(supply: Supply, feed: Feed) -> None:
-    """Moves blocks from the supply into one graph's feed, until either ends."""
-    while (taken := supply.take(max(1, feed.room_blocks()), feed.hungry)) is not None:
-        if not feed.publish(taken):
-            supply.give_back(taken)
-            return
-    feed.end()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pipelines.config import Config, load
@@ -43,6 +44,27 @@ def ray_address() -> Iterator[str]:
     address, stop = start_local(cpus=8, object_store_mib=256)
     yield address
     stop()
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some documents of known text, the longest of 61 pages."""
+    from tests.builders import archive
+    from tests.faults.harness import SIZES
+
+    return archive(tmp_path_factory.mktemp("archive"), SIZES)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    """What one run over `source` without faults gives: inline, span size 8; the runs under test are all through Ray."""
+    from tests.faults.harness import read_pages
+
+    output = str(tmp_path_factory.mktemp("undisturbed") / "out")
+    settings = ["recognize.engine=tests.readers:SlowReader", "layout.engine=none", "raster.dpi=36"]
+    ended = ingest(str(source), output, load(settings=settings), inline=True)
+    assert ended.exit_code == 0
+    return read_pages(output)
 
 
 class Driver:

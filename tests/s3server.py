@@ -10,6 +10,7 @@ import http.client
 import itertools
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from typing import Any
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
+_TRICKLE_S = 0.05
 _HANG_S = 6.0  # longer than the time-out of the tests that make a request hang
 
 
@@ -34,12 +36,14 @@ class Faults:
     rules: list[dict[str, Any]] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    dice: random.Random = field(default_factory=random.Random)
 
     def pick(self, method: str, path: str) -> str | None:
         with self.lock:
             self.seen.append(f"{method} {path}")
             for rule in self.rules:
-                if rule["times"] > 0 and rule["method"] == method and rule["part"] in path:
+                fits = rule["method"] in (method, "*") and rule["part"] in path
+                if rule["times"] > 0 and fits and self.dice.random() < rule["chance"]:
                     rule["skip"] = rule.get("skip", 0) - 1
                     if rule["skip"] < 0:
                         rule["times"] -= 1
@@ -66,9 +70,15 @@ class S3:
         urllib.request.urlopen(request).close()
         return f"s3://{name}"
 
-    def fault(self, kind: str, method: str, part: str = "", times: int = 1, skip: int = 0) -> None:
-        """kind: slowdown, conflict, reset, hang, truncated, lost_answer, late_answer (done); `skip` requests pass first."""
-        self.faults.rules.append({"kind": kind, "method": method, "part": part, "times": times, "skip": skip})
+    def fault(self, kind: str, method: str, part: str = "", times: int = 1, skip: int = 0, chance: float = 1) -> None:
+        """
+        Args:
+            kind: slowdown, conflict, forbidden; reset, hang, torn (half of what is sent is taken, then reset); truncated, slow
+                (whole, in pieces), drip (a byte at a time, for minutes); lost_answer, late_answer (done).
+            method: of HTTP, or * for all.
+            skip: so many requests pass first. chance: of each that matches.
+        """
+        self.faults.rules.append({"kind": kind, "method": method, "part": part, "times": times, "skip": skip, "chance": chance})
 
     def options(self, faulty: bool = False) -> dict[str, Any]:
         return {"endpoint_url": self.faulty if faulty else self.endpoint, "key": "test", "secret": "test"}
@@ -103,8 +113,8 @@ def _handler(port: int, faults: Faults) -> type[BaseHTTPRequestHandler]:
             """Quiet."""
 
         def _serve(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            kind = faults.pick(self.command, self.path)
+            kind, length = faults.pick(self.command, self.path), int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length // 2 if kind == "torn" else length)
             if kind == "slowdown":
                 self._answer(503, {"Content-Type": "application/xml"}, b"<Error><Code>SlowDown</Code></Error>")
                 return
@@ -112,7 +122,11 @@ def _handler(port: int, faults: Faults) -> type[BaseHTTPRequestHandler]:
                 error = b"<Error><Code>ConditionalRequestConflict</Code></Error>"
                 self._answer(409, {"Content-Type": "application/xml"}, error)
                 return
-            if kind == "reset":
+            if kind == "forbidden":
+                error = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+                self._answer(403, {"Content-Type": "application/xml"}, error)
+                return
+            if kind in ("reset", "torn"):
                 self._drop()
                 return
             if kind == "hang":
@@ -135,7 +149,20 @@ def _handler(port: int, faults: Faults) -> type[BaseHTTPRequestHandler]:
                 self._answer(answer.status, headers | {"Content-Length": str(len(data))}, data[: len(data) // 2])
                 self._drop()
                 return
+            if kind in ("slow", "drip"):
+                self._trickle(answer.status, headers, data, len(data) // 20 + 1 if kind == "slow" else 1)
+                return
             self._answer(answer.status, headers, data)
+
+        def _trickle(self, status: int, headers: dict[str, str], data: bytes, size: int) -> None:
+            self.send_response(status)
+            for name, value in (headers | {"Content-Length": str(len(data))}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            with contextlib.suppress(OSError):  # who asked does not wait for ever
+                for at in range(0, len(data), size):
+                    self.wfile.write(data[at : at + size])
+                    time.sleep(_TRICKLE_S)
 
         def _answer(self, status: int, headers: dict[str, str], data: bytes) -> None:
             self.send_response(status)

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -93,7 +93,7 @@ def _simulate(source: str, output: str, rate: str, *options: str) -> None:
         took.append(1000 * (time.perf_counter() - started))
         return number
 
-    def sleeping(site: Site, folder: str, *_: Any, **__: Any) -> Iterator[Outcome]:
+    def sleeping(site: Site, folder: str, *_: Any, **__: Any) -> Generator[Outcome, None, None]:
         return run_sleeping(site, folder, config.ray.workers or 1, seconds)
 
     graph.run_graph = sleeping
@@ -134,7 +134,7 @@ class _Threads:
             self._spent[thread.id] = names.get(thread.id, known), thread.user_time + thread.system_time
 
 
-def run_sleeping(site: Site, folder: str, readers: int, seconds: float) -> Iterator[Outcome]:
+def run_sleeping(site: Site, folder: str, readers: int, seconds: float) -> Generator[Outcome, None, None]:
     """As `run_graph`, with one pool of readers that sleep."""
     import ray
 

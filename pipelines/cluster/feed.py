@@ -139,6 +139,12 @@ class Feed:
                 self._put(PLAN.empty_table())
             self._changed.notify_all()
 
+    def abandon(self) -> None:
+        """The graph is over and nobody reads the end any more: only whoever waits for room is told."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
     @property
     def ended(self) -> bool:
         return self._ended

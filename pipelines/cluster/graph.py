@@ -13,7 +13,7 @@ import pickle
 import sys
 import time
 import warnings
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -25,7 +25,7 @@ from ray.data.block import BlockMetadata
 
 from pipelines.cluster.feed import PLAN, decode_spans, read_feed
 from pipelines.cluster.pools import Pool, object_store_mib
-from pipelines.cluster.ray_private import read_no_pickles, watch_backpressure
+from pipelines.cluster.ray_private import read_no_pickles, watch_steps
 from pipelines.config import Config
 from pipelines.errors import ConfigError, EngineGone, EngineUnavailable, PagemillError
 from pipelines.schema import SpanWork
@@ -215,19 +215,21 @@ def decode(table: pa.Table) -> Any:
 
 
 def run_graph(
-    site: Site, folder: str, pools: Sequence[Pool], held: dict[str, float], *, retries: int | None = None
-) -> Iterator[Outcome]:
+    site: Site, folder: str, pools: Sequence[Pool], held: dict[str, float], is_over: Callable[[], bool], *,
+    retries: int | None = None,
+) -> Generator[Outcome, None, None]:  # fmt: skip
     """Runs what the feed in `folder` yields, until it ends; outcomes come in completion order.
 
     Args:
         held: filled, while the graph runs, with the seconds during which each pool was held back by what follows it.
+        is_over: asked some ten times a second; True ends the graph, also while nothing comes out of it.
 
     Raises:
         GraphDied
     """
     config = site.config.ray
     context = _settings(site.config, object_store_mib(site.config, pools))
-    held_by_number = watch_backpressure(context, len(pools))
+    held_by_number = watch_steps(context, len(pools), lambda: _end_when(is_over))
     rows = ray.data.read_datasource(_PlanSource(site, folder), override_num_blocks=1, num_cpus=0)
     # max_restarts and max_task_retries have no named parameter in 2.60, and it warns of what it will remove in 2.64
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
@@ -266,6 +268,11 @@ def run_graph(
         raise GraphDied(f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}") from error
     finally:
         held.update({pools[number].name: seconds for number, seconds in held_by_number.items()})
+
+
+def _end_when(is_over: Callable[[], bool]) -> None:
+    if is_over():
+        raise GraphDied("its driver cannot go on")
 
 
 def _settings(whole: Config, store_mib: int) -> ray.data.DataContext:

@@ -1,7 +1,8 @@
 """What pagemill uses of Ray's private API, which may change with any minor version: hence `ray==2.60.*`.
 
 Invariant: nothing here decides what is read or committed; without it a run would give the same pages, a worse report, a
-signal during start-up would end it at once, and a hostile Parquet file could run code.
+signal during start-up would end it at once, one whose store failed would end when its graph does, and a hostile Parquet file
+could run code.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -133,11 +134,16 @@ def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def watch_backpressure(context: DataContext, pools: int) -> dict[int, float]:
+def watch_steps(context: DataContext, pools: int, check: Callable[[], None]) -> dict[int, float]:
     """Makes the executions of a context add up, for each of its last `pools` operators, the seconds during which Ray held
     back its input or its output because what follows is not fast enough.
+
+    Args:
+        check: called at each step, some ten times a second also while nothing moves; what it raises ends the execution and
+            is raised where its results are read.
     """
     held: dict[int, float] = defaultdict(float)
+    check = _OnlyHere(check)
 
     class Watch(ExecutionCallback):
         def __init__(self) -> None:
@@ -147,6 +153,7 @@ def watch_backpressure(context: DataContext, pools: int) -> dict[int, float]:
             self._last = time.perf_counter()
 
         def on_execution_step(self, executor: Any) -> None:
+            check()
             now = time.perf_counter()
             for operator in executor._topology:
                 _forget_blocks(operator)
@@ -157,6 +164,38 @@ def watch_backpressure(context: DataContext, pools: int) -> dict[int, float]:
 
     context.custom_execution_callback_classes = [Watch]
     return held
+
+
+_LONGEST_END_S = 60.0
+
+
+def end_executions() -> None:
+    """Waits until nothing of Ray Data runs in this process any more; called before `ray.shutdown`.
+
+    Ray itself waits two seconds for the thread that schedules an execution. One that is slower, on a loaded machine or while a
+    store fails, asks Ray after it was shut down, and Ray then ends the process on the spot: exit code 1 and not a word.
+    """
+    for thread in threading.enumerate():
+        if isinstance(thread, streaming_executor.StreamingExecutor):
+            thread.shutdown(force=True)
+            thread.join(_LONGEST_END_S)
+
+
+class _OnlyHere:
+    """A call that stays in this process: Ray pickles a context, with its callbacks, for every worker."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+    def __call__(self) -> None:
+        self._call()
+
+    def __reduce__(self) -> tuple[type[_OnlyHere], tuple[Callable[[], None]]]:
+        return _OnlyHere, (_nothing,)
+
+
+def _nothing() -> None:
+    """What it is elsewhere."""
 
 
 _MOST_STATS = 100

@@ -24,7 +24,13 @@ import ray
 import ray.data  # configures its logger when it is imported
 
 from pipelines.cluster.metrics import port_option
-from pipelines.cluster.ray_private import own_signals, read_no_pickles, without_dashboard_process, without_idle_processes
+from pipelines.cluster.ray_private import (
+    end_executions,
+    own_signals,
+    read_no_pickles,
+    without_dashboard_process,
+    without_idle_processes,
+)
 from pipelines.config import RayConfig
 from pipelines.errors import ConfigError
 
@@ -92,6 +98,7 @@ class Session:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with self._diverted:
             if self._ours:
+                end_executions()
                 ray.shutdown()
 
 

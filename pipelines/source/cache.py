@@ -1,8 +1,9 @@
 """A node's documents, by content: fetched once, shared by its processes, bounded.
 
 Invariant: a file under its digest holds exactly those bytes (it takes its name only when whole and hashed, in a folder that
-nobody else can write to); a document that a process works on is held by a shared lock and never evicted; what a killed process
-left behind is cleaned up. Only a digest is a name here.
+nobody else can write to), and they are of one state of their object, never half old and half new; a document that a process
+works on is held by a shared lock and never evicted; what a killed process left behind is cleaned up; whatever is wrong with
+this node's disk is a named error. Only a digest is a name here.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 _YOUNG_S = 60.0  # a partial file is begun before it is locked; its transfer touches it all the time
 _LOOKS = 64  # at the size while a full cache takes in once what it holds: each goes through all of its files
 _FORGET_S = 7 * 86_400.0  # after which a lock or an allowance that nobody touched goes: both are as good when made anew
+_MOST_COPIES = 3  # of a local file that changes under the copy; one that is still being written waits for the next run
 
 
 @dataclass(slots=True, frozen=True)
@@ -52,11 +54,9 @@ class DocumentCache:
     """
 
     def __init__(self, directory: Path | None, limit_gib: float) -> None:
-        if directory is None:
-            directory = private_folder(Path(tempfile.gettempdir()) / f"pagemill-cache-{os.getuid()}")
-        else:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._directory = directory
+        self._default = directory is None
+        self._directory = directory or Path(tempfile.gettempdir()) / f"pagemill-cache-{os.getuid()}"
+        self._make()
         self._limit = int(limit_gib * (1 << 30))
         self._until_look = 0  # bytes that may be fetched before the cache's size is looked at
         self._lock = threading.Lock()
@@ -69,7 +69,7 @@ class DocumentCache:
         Raises:
             SourceUnreadable
         """
-        with self._partial() as file:
+        with self._on_disk(), self._partial() as file:
             self._transfer(uri, options, file)
             doc_id, size = _digest(file)
             path = self._path(doc_id)
@@ -91,21 +91,27 @@ class DocumentCache:
             SourceUnreadable
         """
         path = self._path(doc_id)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        while True:
-            held = _open_shared(path)
-            if held is not None:
-                break
-            with _exclusive(path.with_name(f"{doc_id}.lock")):  # one GET a node: the others wait and find it
-                if not path.exists():
-                    found = self.fetch(uri, options)
-                    if found.doc_id != doc_id:
-                        raise SourceChanged(f"{uri} now holds document {found.doc_id[:12]}, not {doc_id[:12]}")
+        with self._on_disk():
+            held = self._hold(path, uri, options)
         try:
-            os.utime(path)
+            os.utime(held)
             yield path
         finally:
             os.close(held)
+
+    def _hold(self, path: Path, uri: str, options: Mapping[str, Any]) -> int:
+        """A descriptor with a shared lock on the document, fetched first if it is not there."""
+        while True:
+            self._make()
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            held = _open_shared(path)
+            if held is not None:
+                return held
+            with _exclusive(path.with_name(f"{path.name}.lock")):  # one GET a node: the others wait and find it
+                if not path.exists():
+                    found = self.fetch(uri, options)
+                    if found.doc_id != path.name:
+                        raise SourceChanged(f"{uri} now holds document {found.doc_id[:12]}, not {path.name[:12]}")
 
     @property
     def requests(self) -> Counter[str]:
@@ -143,24 +149,38 @@ class DocumentCache:
         with self._lock:  # other processes fetch too: hence an eighth of the room, not all of it
             self._until_look = max((self._limit - total) // 8, self._limit // _LOOKS)
 
+    def _make(self) -> None:
+        """Again too: who tidies up temporary folders may have removed it."""
+        if self._default:
+            private_folder(self._directory)
+        else:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
     def _path(self, doc_id: str) -> Path:
         if not _DIGEST.fullmatch(doc_id):
             raise DamagedOutput(f"{doc_id!r} is no document's id")  # of a ledger that somebody made up
         return self._directory / doc_id[:2] / doc_id
 
     @contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        """What this node's disk does to a document is no fault of the document."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise SourceUnreadable(
+                    f"no room for the document in {self._directory}: {error}; free some, or set source.cache_dir"
+                ) from error
+            raise SourceUnreadable(f"the cache {self._directory} cannot be used: {error}; set source.cache_dir") from error
+
+    @contextmanager
     def _partial(self) -> Iterator[BufferedRandom]:
+        self._make()
         path = self._directory / f"{_PARTIAL}{secrets.token_hex(8)}"
         with open(path, "w+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # released by the end of the process, whatever ends it
             try:
                 yield file
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise SourceUnreadable(
-                        f"no room for the document in {self._directory}: {error}; free some, or set source.cache_dir"
-                    ) from error
-                raise
             finally:
                 path.unlink(missing_ok=True)
 
@@ -173,13 +193,26 @@ class DocumentCache:
             return
         with self._lock:
             self._local_gets += 1
-        try:
-            with open(local_path(uri), "rb") as original:
-                shutil.copyfileobj(original, file, 1 << 20)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise SourceUnreadable(f"{uri}: {error.strerror}") from error
+        for _ in range(_MOST_COPIES):
+            file.seek(0)
+            file.truncate()
+            try:
+                if _copy(local_path(uri), file):
+                    return
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise SourceUnreadable(f"{uri}: {error.strerror}") from error
+        raise SourceUnreadable(f"{uri}: it changed while it was read, {_MOST_COPIES} times; is it still being written?")
+
+
+def _copy(original: str | bytes, file: BufferedRandom) -> bool:
+    """Whether the file stayed as it was while it was copied: else the copy may be half of one state, half of another."""
+    with open(original, "rb") as source:
+        before = os.fstat(source.fileno())
+        shutil.copyfileobj(source, file, 1 << 20)
+        after = os.fstat(source.fileno())
+    return all(getattr(before, name) == getattr(after, name) for name in ("st_size", "st_mtime_ns", "st_ctime_ns"))
 
 
 def _digest(file: BufferedRandom) -> tuple[str, int]:

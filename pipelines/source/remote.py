@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import SourceUnreachable, SourceUnreadable, StoreUnavailable
-from pipelines.store.filesystem import Counting, open_filesystem
+from pipelines.store.filesystem import Counting, open_filesystem, patience
 
 
 @dataclass(slots=True, frozen=True)
@@ -46,6 +46,7 @@ class RemoteSource(Counting):
     def __init__(self, uri: str, options: Mapping[str, Any] | None = None, retries: int = 6, timeout_s: float = 60) -> None:
         super().__init__(retries)
         self._fs, self.path = open_filesystem(uri, options or {}, timeout_s)
+        self._timeout_s = timeout_s
         self.scheme = uri.partition("://")[0]
         self._is_s3 = self.scheme in ("s3", "s3a")
 
@@ -121,7 +122,7 @@ class RemoteSource(Counting):
         """
         whole = {"max_concurrency": 1} if self._is_s3 else {}  # s3fs would ask for the ranges of a large object one by one
         try:
-            self.retrying("get", path, lambda: self._fs.get_file(path, file_name, **whole))
+            self.retrying("get", path, lambda: self._fs.get_file(path, file_name, callback=patience(self._timeout_s), **whole))
         except OSError as error:
             raise SourceUnreadable(f"{path}: {error}") from error
         except StoreUnavailable as error:

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 8.0
+_WHOLE = 10  # times its time-out: a request with its body, however steadily bytes drip in
+_LEAST_RATE = 256 << 10  # bytes a second of a document, beyond that
 TEMPORARY = ".pagemill-tmp-"  # how a file that is not whole yet begins its name
 
 
@@ -104,6 +106,34 @@ def private_folder(folder: Path) -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise ConfigError(f"{folder} is not this user's alone; remove it, or point TMPDIR elsewhere")
     return folder
+
+
+def ask(filesystem: Any, verb: str, *arguments: Any, timeout_s: float, **options: Any) -> Any:
+    """One request, with its body over after ten times `timeout_s`: the libraries' time-outs begin anew with each byte.
+
+    Raises:
+        TimeoutError; whatever the file system raises.
+    """
+    coroutine = getattr(filesystem, f"_{verb}", None)
+    if coroutine is None or not getattr(filesystem, "async_impl", False):
+        return getattr(filesystem, verb)(*arguments, **options)
+    from fsspec.asyn import sync
+
+    return sync(filesystem.loop, coroutine, *arguments, timeout=_WHOLE * timeout_s, **options)
+
+
+def patience(timeout_s: float) -> Any:
+    """An fsspec callback for one transfer of any size: it ends the transfer when that is far too slow for its size."""
+    from fsspec.callbacks import Callback
+
+    began = time.monotonic()
+
+    def look(size: int | None, value: int, **_: Any) -> None:
+        spent = time.monotonic() - began
+        if spent > _WHOLE * timeout_s + (size or 0) / _LEAST_RATE:
+            raise TimeoutError(f"{value} of {size} bytes in {spent:.0f} s")
+
+    return Callback(hooks={"patience": look})
 
 
 def write_local(path: str, data: bytes, publish: Callable[[str, str], None]) -> None:

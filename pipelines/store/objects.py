@@ -6,14 +6,18 @@ never silently cut short. No key leads out of the root, whoever made it up: a le
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipelines.errors import DamagedOutput, OutputUnwritable, StoreUnavailable
-from pipelines.store.filesystem import TEMPORARY, Counting, link_new, open_filesystem, write_local
+from pipelines.store.filesystem import TEMPORARY, Counting, ask, link_new, open_filesystem, write_local
+
+T = TypeVar("T")
 
 
 class ObjectStore(Counting):
@@ -22,14 +26,26 @@ class ObjectStore(Counting):
     Args:
         root: a path, or a URI that fsspec knows (s3://bucket/prefix).
         options: for fsspec, e.g. `{"endpoint_url": ...}`; S3 credentials and endpoint come from the usual variables.
-        retries: of one request. timeout_s: of one request (S3).
+        retries: of one request. timeout_s: of one request (S3), while nothing comes; ten times that with its body.
     """
 
     def __init__(self, root: str, options: Mapping[str, Any] | None = None, retries: int = 6, timeout_s: float = 60) -> None:
         super().__init__(retries)
         self._fs, self._root = open_filesystem(root, options or {}, timeout_s)
+        self._timeout_s = timeout_s
         self.is_local = self._fs is None
         self.root = self._root if self.is_local else root.rstrip("/")
+
+    def retrying(self, kind: str, what: str, request: Callable[[], T]) -> T:
+        """
+        Raises:
+            StoreUnavailable: also when the store says no. It said yes when the run began: credentials expire, a clock goes wrong
+                (S3 refuses requests that are 15 minutes off), somebody changes a policy; no page is to blame.
+        """
+        try:
+            return super().retrying(kind, what, request)
+        except PermissionError as error:
+            raise StoreUnavailable(f"{what}: not permitted: {error}") from error
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -41,7 +57,7 @@ class ObjectStore(Counting):
         path = self._path(key)
         if self._fs is None:
             return self.retrying("get", key, lambda: Path(path).read_bytes())
-        return bytes(self.retrying("get", key, lambda: self._fs.cat_file(path)))
+        return bytes(self.retrying("get", key, lambda: ask(self._fs, "cat_file", path, timeout_s=self._timeout_s)))
 
     def get_to_file(self, key: str, file: Path) -> int:
         """Fetches an object into a new file that appears whole; bytes written."""
@@ -97,7 +113,7 @@ class ObjectStore(Counting):
         if self._fs is None:
             self.retrying("put", key, lambda: write_local(path, data, os.replace))
         else:
-            self.retrying("put", key, lambda: self._fs.pipe_file(path, data))
+            self.retrying("put", key, lambda: self._replace_remote(path, data))
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Creates an object; False when there is one already.
@@ -114,9 +130,14 @@ class ObjectStore(Counting):
             return False
         return True
 
+    def _replace_remote(self, path: str, data: bytes) -> None:
+        with _nothing_can_be_absent():
+            ask(self._fs, "pipe_file", path, data, timeout_s=self._timeout_s)
+
     def _create_remote(self, path: str, data: bytes) -> None:
         try:
-            self._fs.pipe_file(path, data, mode="create")
+            with _nothing_can_be_absent():
+                ask(self._fs, "pipe_file", path, data, mode="create", timeout_s=self._timeout_s)
         except OSError as error:
             # 412: it is there. A 409 (another create is under way) is tried again like a lost answer: it ends in one or the other
             if "PreconditionFailed" in str(error):
@@ -151,6 +172,15 @@ class ObjectStore(Counting):
         if key.startswith("/") or "\0" in key or ".." in key.split("/"):
             raise DamagedOutput(f"{key!r} is no key: it leads out of {self.root}")
         return f"{self._root}/{key}"
+
+
+@contextmanager
+def _nothing_can_be_absent() -> Iterator[None]:
+    """In a put: what s3fs calls absent is a bucket that is gone, or an upload whose end was done and its answer lost."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def _walk_uncached(filesystem: Any, folder: str) -> list[str]:

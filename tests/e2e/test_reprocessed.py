@@ -13,7 +13,7 @@ from pipelines.store.audit import audit
 from pipelines.store.choosing import Choice
 from tests.builders import archive
 from tests.conftest import Driver, inline, inline_config
-from tests.e2e.test_resume import SLOW, kill_soon, parts, read_pages
+from tests.faults.harness import SLOW, kill_soon, parts, read_pages
 
 WHERE = "fingerprint <> current AND page_index % 3 <> 1"
 LIKE_DRIVER: dict[str, object] = {"raster__engine": "pymupdf"}

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+import pipelines.source.cache
 from pipelines.errors import SourceChanged, SourceUnreadable
 from pipelines.source.cache import DocumentCache, _exclusive
 from tests.conftest import ROOT
@@ -114,3 +118,36 @@ def test_a_full_cache_is_kept_small_without_being_told(tmp_path: Path) -> None:
         with cache.use(doc_id, uri, {}):
             held = sum(path.stat().st_size for path in (tmp_path / "cache").glob("**/*") if len(path.name) == 64)
         assert held <= (1 << 20) + (1 << 17)  # beyond the limit by what is fetched between two looks
+
+
+def test_a_file_that_changes_under_the_copy_is_never_half_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, cache = tmp_path / "scan.pdf", DocumentCache(tmp_path / "cache", 1)
+    old, new = b"old " * 100_000, b"new " * 100_000
+    changes = iter([True, False])
+
+    def copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
+        target.write(source.read(200_000))
+        if next(changes):
+            original.write_bytes(new)
+        target.write(source.read())
+
+    monkeypatch.setattr(pipelines.source.cache.shutil, "copyfileobj", copy)
+    original.write_bytes(old)
+    assert cache.fetch(str(original), {}).doc_id == hashlib.sha256(new).hexdigest()
+    changes = itertools.repeat(True)  # somebody is still writing it
+    with pytest.raises(SourceUnreadable, match="changed while it was read"):
+        cache.fetch(str(original), {})
+    assert not list((tmp_path / "cache").glob(".partial-*"))
+
+
+def test_a_cache_that_was_tidied_away_is_made_again(tmp_path: Path) -> None:
+    cache = DocumentCache(tmp_path / "cache", 1)
+    (tmp_path / "a").write_bytes(b"document")
+    doc_id = cache.fetch(str(tmp_path / "a"), {}).doc_id
+    shutil.rmtree(tmp_path / "cache")
+    with cache.use(doc_id, str(tmp_path / "a"), {}) as path:
+        assert path.read_bytes() == b"document"
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").write_bytes(b"a file in its place")
+    with pytest.raises(SourceUnreadable, match=r"set source\.cache_dir"), cache.use(doc_id, str(tmp_path / "a"), {}):
+        pass

@@ -1,0 +1,76 @@
+"""P2 on disks that fill up: the output's, a node's cache, the one that Ray spills to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import pagemill
+from pipelines.errors import ExitCode
+from tests.builders import archive, pdf_bytes
+from tests.conftest import Driver, inline
+from tests.faults.disks import SmallDisk
+from tests.faults.harness import PAGES, SLOW, Nodes, ends_like
+
+Disks = Callable[[str, int], SmallDisk]
+
+
+def test_the_output_is_full(driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path, small_disk: Disks) -> None:
+    """The run ends soon after, says so, and keeps what it has; with more room the next one goes on."""
+    disk = small_disk("disk", 400)
+    output = str(disk.path / "out")
+    code, out = driver.run(str(source), output, settings=SLOW)
+    assert code == 5, out
+    assert "No space left on device" in out
+    assert "Traceback" not in out
+    disk.grow(64)
+    kept = pagemill.read(output, "pages").num_rows
+    assert 0 < kept < PAGES
+    assert not list(disk.path.rglob(".pagemill-tmp-*"))  # nothing half written stays
+    code, out = driver.run(str(source), output, settings=SLOW)
+    assert code == 0, out
+    ends_like(undisturbed, output, source)
+
+
+def test_the_cache_is_full(tmp_path: Path, small_disk: Disks) -> None:
+    """A document for which its node has no room is tried again by later runs; the others are read."""
+    source, disk = archive(tmp_path / "in", {"a": 2, "b": 1}), small_disk("cache", 256)
+    (source / "large.pdf").write_bytes(pdf_bytes(["page"], extra=b"%" + b"x" * (400 << 10) + b"\n"))
+    ended = inline(source, tmp_path / "out", source__cache_dir=disk.path)
+    assert ended.exit_code == ExitCode.SOME_FAILED
+    (failed,) = [row for row in pagemill.read(str(tmp_path / "out"), "sources").to_pylist() if row["error_code"]]
+    assert failed["error_code"] == "SOURCE_UNREADABLE"
+    assert "no room for the document" in failed["error_message"]
+    disk.grow(16)
+    assert inline(source, tmp_path / "out", source__cache_dir=disk.path).exit_code == ExitCode.OK
+    assert inline(source, tmp_path / "whole").exit_code == ExitCode.OK
+    whole = pagemill.read(str(tmp_path / "whole"), "pages").num_rows
+    assert pagemill.read(str(tmp_path / "out"), "pages").num_rows == whole == 4
+
+
+@pytest.mark.chaos
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_the_disk_that_ray_spills_to_is_full(source: Path, tmp_path: Path, small_disk: Disks) -> None:
+    """Page images cross an object store that is too small for them, with 16 MiB to spill to."""
+    disk = small_disk("spill", 16 << 10)
+    spilling = {"type": "filesystem", "params": {"directory_path": str(disk.path)}}
+    nodes = Nodes(1, 4, object_spilling_config=json.dumps(spilling))
+    large: dict[str, object] = {"ray.fuse": "false", "raster.dpi": 500, "ray.object_store_mib": 2048, "ray.worker_cpus": 0.4}
+    try:
+        driver = Driver(nodes.address, tmp_path / "cache")
+        code, out = driver.run(str(source), str(tmp_path / "out"), settings=SLOW | large, timeout=900)
+        assert code in (0, 3, 7), out
+    finally:
+        nodes.close()
+    whole = Driver("null", tmp_path / "cache")
+    assert whole.run(str(source), str(tmp_path / "out"), settings=SLOW | large | {"ray.fuse": "true"})[0] == 0
+    assert whole.run(str(source), str(tmp_path / "whole"), settings=SLOW | large | {"ray.fuse": "true"})[0] == 0
+    from tests.faults.harness import read_pages
+
+    undisturbed = read_pages(str(tmp_path / "whole"))
+    ends_like(undisturbed, str(tmp_path / "out"), source)

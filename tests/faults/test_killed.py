@@ -1,0 +1,58 @@
+"""P2: kill anything at any instant, run again, and what `read` returns equals that of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipelines.store.audit import audit
+from tests.conftest import Driver
+from tests.faults.harness import read_pages, run_with_kills
+from tests.s3server import S3
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1200)
+def test_killed_runs_end_like_an_undisturbed_one_on_disk(
+    driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path
+) -> None:
+    output = str(tmp_path / "out")
+    assert run_with_kills(driver, source, output, [("driver",), ("worker", "actor")], 1, None) == 3
+    assert read_pages(output).equals(undisturbed)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1200)
+def test_killed_runs_end_like_an_undisturbed_one_on_s3(driver: Driver, source: Path, undisturbed: pa.Table, s3: S3) -> None:
+    options = s3.options()
+    output = s3.bucket() + "/out"
+    assert run_with_kills(driver, source, output, [("driver",), ("worker", "actor")], 2, options) == 3
+    assert read_pages(output, options).equals(undisturbed)
+
+
+@pytest.mark.long
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("where", ["disk", "s3"])
+def test_many_kills_at_random_moments(
+    driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path, request: pytest.FixtureRequest, where: str
+) -> None:
+    """Sixteen kills on each kind of store, several of them in one output; a dozen outputs in all."""
+    seed = int(os.environ.get("PAGEMILL_CHAOS_SEED") or time.time())
+    print(f"PAGEMILL_CHAOS_SEED={seed}")  # shown when it fails
+    dice = random.Random(f"{seed} {where}")
+    s3: S3 | None = request.getfixturevalue("s3") if where == "s3" else None
+    options = s3.options() if s3 else None
+    kills = 0
+    while kills < 16:
+        output = s3.bucket() + "/out" if s3 else str(tmp_path / f"out-{kills}")
+        rounds = [dice.choice([("driver",), ("worker", "actor"), ("actor", "actor")]) for _ in range(dice.randint(1, 4))]
+        kills += run_with_kills(driver, source, output, rounds, dice.randrange(1 << 30), options)
+        assert read_pages(output, options).equals(undisturbed)
+        result = audit(output, storage_options=options)
+        assert result.ok, result.problems
