@@ -19,7 +19,8 @@ from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
 from pipelines.store.records import record
 
-# revisions that an unpublished run read pages of or completed; documents that have nothing else
+# revisions that an unpublished run read pages of or completed, and later ones that rest on them: whose document was assembled
+# with pages that no published revision has read since; documents that have nothing else
 _UNPUBLISHED = """
 CREATE OR REPLACE TABLE unpublished AS
 WITH run_state AS (
@@ -29,6 +30,21 @@ WITH run_state AS (
 SELECT DISTINCT l.lane, l.doc_id, l.revision FROM lane_record_whole l
 SEMI JOIN (SELECT run_id FROM run_state WHERE held AND NOT coalesce(released, false)) r ON r.run_id = l.run_id
 WHERE l.kind IN ('span', 'document');
+
+INSERT INTO unpublished
+WITH opened AS (SELECT r.lane, r.doc_id, r.revision, r.pages, u.doc_id IS NOT NULL AS held, d.doc_id IS NOT NULL AS complete
+                FROM lane_record_whole r SEMI JOIN unpublished o ON o.lane = r.lane AND o.doc_id = r.doc_id
+                LEFT JOIN unpublished u ON u.lane = r.lane AND u.doc_id = r.doc_id AND u.revision = r.revision
+                LEFT JOIN (SELECT DISTINCT lane, doc_id, revision FROM lane_record_whole WHERE kind = 'document') d
+                       ON d.lane = r.lane AND d.doc_id = r.doc_id AND d.revision = r.revision
+                WHERE r.kind = 'revision'),
+     page AS (SELECT lane, doc_id, revision, held, complete, unnest(pages) AS page_index FROM opened),
+     unread AS (SELECT DISTINCT h.lane, h.doc_id, h.revision FROM page h  -- with a page that nothing published has read since
+                ANTI JOIN page v ON v.lane = h.lane AND v.doc_id = h.doc_id AND v.page_index = h.page_index
+                     AND v.revision > h.revision AND v.complete AND NOT v.held
+                WHERE h.held)
+SELECT DISTINCT o.lane, o.doc_id, o.revision FROM opened o
+JOIN unread h ON h.lane = o.lane AND h.doc_id = o.doc_id AND o.revision > h.revision WHERE NOT o.held;
 
 CREATE OR REPLACE TABLE unpublished_document AS
 SELECT DISTINCT u.doc_id FROM unpublished u

@@ -17,7 +17,7 @@ from jobs.cli import main
 from pipelines.canary import Canaries
 from pipelines.config import load
 from pipelines.errors import ExitCode, SourceUnreadable
-from pipelines.ingest import Ended, ingest
+from pipelines.ingest import Ended, ingest, reprocess
 from pipelines.observe.drift import PageReading, drift
 from pipelines.output import open_output
 from pipelines.pipeline import Run
@@ -25,6 +25,7 @@ from pipelines.recognize.engines import identify
 from pipelines.source.cache import DocumentCache
 from pipelines.stages import Chain, Site, begin
 from pipelines.store.audit import audit
+from pipelines.store.choosing import Choice
 from pipelines.store.ledger import Ledger
 from tests.builders import archive, text_pdf
 from tests.conftest import Driver, inline, inline_config
@@ -131,6 +132,22 @@ def test_a_publication_may_set_the_baseline(tmp_path: Path, canaries: Path, call
     assert code == 0, out
     text_pdf(source / "e.pdf", 1)
     assert night(source, output, canaries).exit_code == ExitCode.OK
+
+
+def test_what_rests_on_a_reading_that_is_held_back_is_held_back_too(tmp_path: Path, canaries: Path) -> None:
+    """A later reading of one page makes no published document of the drifted others; one of all of them does."""
+    source, output = archive(tmp_path / "in", {"a": 1}), tmp_path / "out"
+    night(source, output, canaries)
+    text_pdf(source / "b.pdf", 3)
+    drifted = night(source, output, canaries, recognize__engine="tests.readers:ShoutingReader").summary
+    config = inline_config(output, **READER)
+    for where, seen in (("page_index = 1", 1), (f"run_id = '{drifted.run_id}'", 4)):
+        assert reprocess(str(output), Choice(where, None, None), config, inline=True).exit_code == ExitCode.OK
+        assert len(texts(output)) == 4
+        assert len(texts(output, published=True)) == seen
+    assert texts(output, published=True) == texts(output)
+    documents = pagemill.read(str(output), "documents", published=True).to_pylist()
+    assert sorted(row["revision"] for row in documents) == [1, 3]
 
 
 def test_a_changed_setting_is_a_drift(tmp_path: Path, canaries: Path) -> None:
