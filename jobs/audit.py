@@ -28,7 +28,7 @@ def audit(
     config = load(conf or [], settings or [])
     listing = None
     if source is not None:
-        listing = (public(info.uri) for info in discover(source, config.source.storage_options, Counter()))
+        listing = (public(info.uri) for info in discover(source, config.source.storage_options, Counter(), web=config.source.web))
     result = run(output, listing, config.store.storage_options)
     states = " + ".join(f"{count} {state}" for state, count in result.states.items()) or "0"
     if result.lanes > 1:
@@ -37,6 +37,8 @@ def audit(
     print(f"sources    {result.sources}")
     print(f"documents  {result.documents}, of which {result.unopened} could not be opened")
     print(f"pages      {result.pages} = {states} + {result.pending} pending")
+    if result.left_out:
+        print(f"left out   {result.left_out} pages that no row of a manifest asked for")
     print(f"parts      {result.parts} live, {result.orphans} orphans (harmless)")
     for problem in result.problems:
         print(printable(f"PROBLEM    {problem}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import nullcontext
 from typing import Annotated, Literal
@@ -11,6 +12,7 @@ import yaml
 
 from jobs.common import Conf, OutputArgument, Settings, guarded
 from pipelines.config import PaddleOcrVlConfig, load
+from pipelines.export.documents import Exported
 from pipelines.store.reading import Output
 
 
@@ -35,7 +37,7 @@ def export(
     with Output(output, config.store.storage_options) as opened, drawing as drawer:
         writer = PaddleOcrExport(opened.store, open_store(target, config.store), config.paddleocr_vl, restructure, drawer)
         for found in documents(opened, document or []):
-            writer.document(found, _options_of(opened, str(found.pages[0]["run_id"]), conf, settings))
+            writer.document(found, _options_of(opened, found, conf, settings))
     counts = writer.counts
     print(f"{counts.documents} documents, {counts.pages} pages as {form} in {target}")
     for what, names in (("not read, left out", counts.failed), ("without overlay", counts.not_drawn)):
@@ -43,14 +45,17 @@ def export(
             print(f"{len(names)} pages {what}:", *names[:10], *(["..."] if len(names) > 10 else []), sep="\n  ", file=sys.stderr)
 
 
-def _options_of(opened: Output, run_id: str, conf: Conf, settings: Settings) -> PaddleOcrVlConfig:
-    """Of the run that read a document, as its folder has them; `--set` over them."""
-    origin = f"runs/{run_id}/config.yaml"
+def _options_of(opened: Output, found: Exported, conf: Conf, settings: Settings) -> PaddleOcrVlConfig:
+    """Of the run that read a document, as its folder has them; the document's own and `--set` over them."""
+    origin = f"runs/{found.pages[0]['run_id']}/config.yaml"
     try:
         told = yaml.safe_load(opened.store.get(origin)) or {}
     except FileNotFoundError:
         told = {}
-    return load(conf or [], settings or [], [(origin, {"paddleocr_vl": told.get("paddleocr_vl", {})})]).paddleocr_vl
+    own = "SELECT options FROM revision_opened WHERE doc_id = ? AND options IS NOT NULL ORDER BY revision DESC LIMIT 1"
+    of_document = [json.loads(row[0]) for row in opened.con.execute(own, [found.doc_id]).fetchall()]
+    layers = [(origin, told.get("paddleocr_vl", {})), *((f"options of {found.uri}", options) for options in of_document)]
+    return load(conf or [], settings or [], [(name, {"paddleocr_vl": layer}) for name, layer in layers]).paddleocr_vl
 
 
 if __name__ == "__main__":

@@ -23,12 +23,12 @@ def plan(
     model_dir: ModelDir = None,
 ) -> None:
     """What is new, changed or done, and how long it may take; writes nothing to OUTPUT."""
-    from pipelines.ingest import fingerprint_of
+    from pipelines.ingest import fingerprints_of
     from pipelines.output import look_at
     from pipelines.source.forecast import forecast
 
     config = configuration(conf, settings, pipeline_version, paddlex_config, backend_config, model_dir)
-    for name, words in lines(forecast(source, look_at(output, config.store), config, fingerprint_of(config), probe)):
+    for name, words in lines(forecast(source, look_at(output, config.store), config, fingerprints_of(config), probe)):
         print(f"{name:10} {words}")
 
 

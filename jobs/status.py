@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from jobs.common import Conf, OutputArgument, Settings, guarded
 from pipelines.config import Config, load
@@ -27,27 +27,27 @@ def status(output: OutputArgument, conf: Conf = None, settings: Settings = None)
                      ANTI JOIN document_all c ON c.doc_id = p.doc_id AND c.revision = p.revision)
                      FROM revision_opened d ANTI JOIN document_all c ON c.doc_id = d.doc_id AND c.revision = d.revision"""
         print("pending  ", *_counts(con, pending))
-        by_print = """SELECT coalesce(p.fingerprint, r.fingerprint), count(*) FROM live_page p JOIN revision_opened r
-                      ON r.doc_id = p.doc_id AND r.revision = p.revision GROUP BY 1 ORDER BY 2 DESC"""
-        prints = dict(con.execute(by_print).fetchall())
-        print("read with", *[f"{count} {name}" for name, count in prints.items()] or ["none"])
+        by_print = """SELECT coalesce(p.fingerprint, r.fingerprint), coalesce(r.options, ''), count(*) FROM live_page p
+                      JOIN revision_opened r ON r.doc_id = p.doc_id AND r.revision = p.revision GROUP BY 1, 2 ORDER BY 3 DESC"""
+        prints = con.execute(by_print).fetchall()
+        print("read with", *[f"{count} {name}" + f" {options}" * bool(options) for name, options, count in prints] or ["none"])
         print("other    ", _other(prints, config))
         runs = "SELECT run_id, summary FROM ledger WHERE kind = 'run' ORDER BY run_id DESC, number DESC, \"row\" DESC LIMIT 1"
         for run_id, summary in con.execute(runs).fetchall():
             print("last run ", run_id, json.loads(summary).get("status"))
 
 
-def _other(prints: Mapping[str, int], config: Config) -> str:
+def _other(prints: Sequence[tuple[str, str, int]], config: Config) -> str:
     """How much was read with another configuration than the one given."""
-    from pipelines.ingest import fingerprint_of
+    from pipelines.ingest import fingerprints_of
 
     try:
-        current = fingerprint_of(config)
+        current = fingerprints_of(config)
+        other = sum(count for name, options, count in prints if name != current(options)[0])
     except PagemillError as error:  # an engine that is not on this machine
         return f"unknown: {error.code}: {error}"
-    other = sum(count for name, count in prints.items() if name != current)
     hint = '; they count as done: pagemill reprocess OUTPUT --where "fingerprint <> current"'
-    return f"{other} pages, the present configuration is {current}" + hint * bool(other)
+    return f"{other} pages, the present configuration is {current('')[0]}" + hint * bool(other)
 
 
 def _counts(con: object, sql: str) -> list[str]:

@@ -15,7 +15,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib import resources
-from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -60,7 +59,7 @@ class Canaries:
             ConfigError: `canary.documents` has none, too many, or one that cannot be opened.
         """
         config = self._site.config
-        cache = DocumentCache(Path(config.source.cache_dir) if config.source.cache_dir else None, config.source.cache_gib)
+        cache = DocumentCache.of(config.source)
         prober = Prober(config, cache)
         try:
             spans = [span for uri in self._uris() for span in self._opened(prober, cache, uri)]

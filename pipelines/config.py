@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -28,6 +28,14 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class WebLimits(NamedTuple):
+    """Of one object of a web server."""
+
+    timeout_s: float  # without any answer or byte
+    deadline_s: float  # for the whole of it
+    most_mib: float
+
+
 class SourceConfig(_Section):
     span_pages: int = Field(ge=1, le=1024)
     passwords: list[str]
@@ -36,6 +44,13 @@ class SourceConfig(_Section):
     cache_dir: str | None
     cache_gib: float = Field(gt=0)
     storage_options: dict[str, Any]
+    web_timeout_s: float = Field(gt=0)
+    web_deadline_s: float = Field(gt=0)
+    web_max_mib: float = Field(gt=0)
+
+    @property
+    def web(self) -> WebLimits:
+        return WebLimits(self.web_timeout_s, self.web_deadline_s, self.web_max_mib)
 
 
 class RasterConfig(_Section):

@@ -67,6 +67,12 @@ class ConfigError(TerminalError):
     exit_code = ExitCode.BAD_CONFIG
 
 
+class BadManifest(ConfigError):
+    """A manifest has a row or a column that cannot be; the message names it. Nothing was read."""
+
+    code = "BAD_MANIFEST"
+
+
 class SourceUnreachable(TransientError):
     """The listing could not be made complete. Nothing is marked vanished."""
 
@@ -128,6 +134,12 @@ class SourceUnreadable(TransientError):
     code = "SOURCE_UNREADABLE"
 
 
+class SourceTooLarge(TerminalError):
+    """An object of a web server is larger than `source.web_max_mib`."""
+
+    code = "SOURCE_TOO_LARGE"
+
+
 class SourceChanged(TerminalError):
     """The bytes no longer hash to the planned document."""
 
@@ -160,6 +172,12 @@ class DamagedDocument(TerminalError):
 
 class NoPages(TerminalError):
     code = "NO_PAGES"
+
+
+class PagesOutOfRange(TerminalError):
+    """A manifest asks for pages of which the document has none. Other pages in its row: it is looked at again."""
+
+    code = "PAGES_OUT_OF_RANGE"
 
 
 # -- one page -------------------------------------------------------------------------------------------------------

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from importlib import metadata
 
 from pipelines.config import Config
+from pipelines.layout.orientation import Orientation
+from pipelines.options import Prints, with_options
 
 _READING = 2  # raised when a change of pagemill's own code changes results
 
@@ -63,6 +66,24 @@ def layout_fingerprint(config: Config, weights: dict[str, str]) -> str:
             "reading": _READING,
         }
     )
+
+
+def prints_of(config: Config, weights: dict[str, str]) -> Prints:
+    """Fingerprint and layout fingerprint of documents, by their options.
+
+    Args:
+        weights: of the run's engines.
+    """
+
+    @lru_cache(maxsize=1024)
+    def prints(options: str) -> tuple[str, str]:
+        own = with_options(config, options)
+        used = weights
+        if own.paddleocr_vl.use_doc_orientation_classify and not config.paddleocr_vl.use_doc_orientation_classify:
+            used = weights | {"orientation": Orientation(1).weights}
+        return fingerprint(own, used), layout_fingerprint(own, used)
+
+    return prints
 
 
 def _digest(inputs: dict[str, object]) -> str:

@@ -19,7 +19,7 @@ from pipelines.canary import Canaries
 from pipelines.config import Config, StoreConfig
 from pipelines.deadline import Deadline
 from pipelines.errors import ConfigError, ExitCode, Fenced, PagemillError
-from pipelines.fingerprint import fingerprint, layout_fingerprint
+from pipelines.fingerprint import fingerprint, layout_fingerprint, prints_of
 from pipelines.layout.detect import load_engine
 from pipelines.layout.orientation import Orientation
 from pipelines.layout.unwarp import unwarper_of
@@ -28,11 +28,13 @@ from pipelines.observe.log import EventLog, configure
 from pipelines.observe.pages import pages_of_run
 from pipelines.observe.progress import Progress
 from pipelines.observe.summary import Summary
+from pipelines.options import Prints
 from pipelines.output import choose_lane, new_run_id, open_existing, open_output
 from pipelines.pipeline import Plan, Run
 from pipelines.recognize.engines import Identity, identify, is_vision
 from pipelines.secrets import public
-from pipelines.source.discovery import Discovery
+from pipelines.source.discovery import Discovery, given_by
+from pipelines.source.manifest import Secret
 from pipelines.source.reprocess import Reprocess
 from pipelines.stages import Site
 from pipelines.store.choosing import Choice, Preview, choose, preview_of
@@ -81,13 +83,15 @@ def ingest(
         PagemillError: before the claim (bad configuration, unwritable output, fenced). Afterwards errors end in `Ended`.
     """
 
+    given = given_by(source, config)
+
     def plan(site: Site, ledger: Ledger, summary: Summary) -> Plan:
-        return Discovery(site, source, ledger, summary, _COUNT_LEFT_S if until else 0)
+        return Discovery(site, source, ledger, summary, _COUNT_LEFT_S if until else 0, given)
 
     return run_job(
         source, output, config, plan, inline=inline, take_over=take_over, until=until, lanes=lanes, lane=lane,
         opening=lambda place, store: open_output(place, store, lanes or 1),
-        riding=Riding.ALONG if canaries and config.canary.documents != "none" else Riding.NONE,
+        riding=Riding.ALONG if canaries and config.canary.documents != "none" else Riding.NONE, secrets=given.table(),
     )  # fmt: skip
 
 
@@ -140,16 +144,15 @@ def preview(output: str, choice: Choice, config: Config, most: int | None = None
     with Output(output, config.store.storage_options, parts=False) as opened:
         reader = identify(config)
         weights = _engines(config, reader)[1]
-        current = fingerprint(config, weights)
-        choose(opened, choice, current, most)
-        layout = layout_fingerprint(config, weights) if is_vision(config.recognize) else ""
-        return preview_of(opened, choice, current, layout)
+        prints = prints_of(config, weights)
+        choose(opened, choice, prints, most)
+        return preview_of(opened, choice, prints, is_vision(config.recognize))
 
 
 def run_job(
     source: str, output: str, config: Config, plan: Planning, *, inline: bool, take_over: bool,
     opening: Callable[[str, StoreConfig], ObjectStore] = open_output, until: datetime | None = None,
-    lanes: int | None = None, lane: int | None = None, riding: Riding = Riding.NONE,
+    lanes: int | None = None, lane: int | None = None, riding: Riding = Riding.NONE, secrets: tuple[Secret, ...] = (),
 ) -> Ended:  # fmt: skip
     """Claims an output, reads what the plan brings, reports, releases.
 
@@ -158,6 +161,7 @@ def run_job(
         opening: `open_existing` for a job that makes no output.
         until: when it must be over; what is left then is for the next run.
         lanes, lane: as of `choose_lane`.
+        secrets: what opens documents, by the numbers that the plan has.
 
     Raises:
         PagemillError: before the claim. Afterwards errors end in `Ended`.
@@ -165,7 +169,7 @@ def run_job(
     reader = identify(config)
     engines, weights = _engines(config, reader)
     prints = fingerprint(config, weights), layout_fingerprint(config, weights)
-    site = Site(config, output, new_run_id(), prints[0], reader, prints[1])
+    site = Site(config, output, new_run_id(), prints[0], reader, prints[1], weights, secrets)
     store = opening(output, config.store)
     ledger = Ledger(store, choose_lane(store, lanes, lane), merge_every=config.store.merge_every)
     summary = Summary(site.run_id, public(source), public(output), site.fingerprint, engines)
@@ -207,7 +211,16 @@ def fingerprint_of(config: Config) -> str:
     Raises:
         ConfigError: an engine is not installed.
     """
-    return fingerprint(config, _engines(config, identify(config))[1])
+    return fingerprints_of(config)("")[0]
+
+
+def fingerprints_of(config: Config) -> Prints:
+    """The same for documents with options of their own.
+
+    Raises:
+        ConfigError: an engine is not installed.
+    """
+    return prints_of(config, _engines(config, identify(config))[1])
 
 
 def _execute(run: Run, summary: Summary, config: Config, inline: bool, until: datetime | None) -> ExitCode:

@@ -242,6 +242,9 @@ class Span:
     flags: tuple[str, ...] = ()  # of the document: each of its pages carries them
     fingerprint: str = ""  # with which it is read; "": the run's
     splices: tuple[Splice, ...] = ()  # pages without one are read whole
+    options: str = ""  # of the document alone, see pipelines/options.py
+    layout_fingerprint: str = ""  # with these; "": the run's
+    secret: int = 0  # number in the run's table of what opens it, from 1; 0: nothing is needed
 
     def only(self, pages: tuple[int, ...]) -> Span:
         """Some of its pages."""

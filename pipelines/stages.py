@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from pipelines.config import Config
 from pipelines.errors import EngineGone, PagemillError, as_named
@@ -23,6 +22,7 @@ from pipelines.observe.quality import Quality, certainty, quality_of
 from pipelines.recognize.engines import Identity, form_of, is_vision, load_vision
 from pipelines.schema import CANARY_REVISION, PageError, PageWork, RasterPage, Span, SpanReceipt, SpanWork
 from pipelines.source.cache import DocumentCache
+from pipelines.source.manifest import Secret, opening
 from pipelines.store.objects import ObjectStore
 from pipelines.store.parts import PartWriter
 
@@ -49,6 +49,8 @@ class Site:
     fingerprint: str
     reader: Identity
     layout_fingerprint: str = ""  # of what comes before reading
+    weights: dict[str, str] = field(default_factory=dict)  # of the engines, by their role
+    secrets: tuple[Secret, ...] = field(default=(), repr=False)  # what opens documents of a manifest; goes nowhere else
 
 
 @dataclass(slots=True, frozen=True)
@@ -96,7 +98,7 @@ class Chain:
         self._counted: Counter[str] = Counter()
         configure(site.config.observe.log_level, site.run_id)  # in an actor its lines go into Ray's files of that worker
         source = site.config.source
-        self._cache = DocumentCache(Path(source.cache_dir) if source.cache_dir else None, source.cache_gib)
+        self._cache = DocumentCache.of(source)
         makers: dict[str, Callable[[Site], Callable[[Works], Works]]] = {
             "rasterize": lambda site: _rasterize(site, self._cache, self._store),
             "layout": _layout,
@@ -212,23 +214,24 @@ def _rasterize(site: Site, cache: DocumentCache, store: ObjectStore | None = Non
 
     config = site.config
     engine = "pymupdf-layout" if config.layout.engine == "pymupdf" else config.raster.engine
-    stage = Rasterize(config.raster, config.source.passwords, engine)
+    stage = Rasterize(config.raster, engine)
     kept = KeptPages(store, site.layout_fingerprint) if store is not None and is_vision(config.recognize) else None
 
     def one(work: SpanWork) -> SpanWork:
         span = work.span
         if kept is not None:
             kept.attach(work)
+        link, passwords = opening(span.uri, span.secret, site.secrets, config.source.passwords)
         try:
             canary = span.revision == CANARY_REVISION  # it lies below the output
             options = config.store.storage_options if canary else config.source.storage_options
-            with cache.use(span.doc_id, span.uri, options) as path:
+            with cache.use(span.doc_id, link, options) as path:
                 # what somebody asked to read again has an allowance of its own; retries by later runs have not
                 reading = span.revision if span.tries == 1 else 1
                 budget = DocumentBudget(
                     cache.budget_path(span.doc_id, reading), config.raster.document_deadlines * config.raster.deadline_s
                 )
-                return stage.rasterize(work, path, budget)
+                return stage.rasterize(work, path, budget, passwords)
         except PagemillError as error:
             for page in work.pages:
                 page.error = PageError(error.code, FETCH, str(error))

@@ -74,6 +74,15 @@ class Whole(Cut):
         return Answer("<fcel>whole<nl>", tokens=4) if crop.task == "table" else await super().answer(crop)
 
 
+class Asked(Digest):
+    """Says with which options it was asked."""
+
+    name = "asked"
+
+    async def answer(self, crop: Crop) -> Answer:
+        return Answer(f"{crop.sampling.temperature} {crop.max_pixels}", tokens=3)
+
+
 class Mortal(Digest):
     """Dies under its requests, twice; it counts its deaths in the run's cache folder."""
 

@@ -189,7 +189,7 @@ class _Pages:
     def __init__(self, config: Config) -> None:
         source, raster = config.source, config.raster
         self._config = config
-        self._cache = DocumentCache(Path(source.cache_dir) if source.cache_dir else None, source.cache_gib)
+        self._cache = DocumentCache.of(source)
         self._rasterizer = IsolatedRasterizer(raster.engine, raster.deadline_s, raster.memory_mib)
 
     def __enter__(self) -> _Pages:

@@ -32,6 +32,9 @@ PLAN = pa.schema(
         ("tries", pa.int32()),
         ("flags", pa.list_(pa.string())),
         ("fingerprint", pa.string()),
+        ("options", pa.string()),
+        ("layout_fingerprint", pa.string()),
+        ("secret", pa.int32()),
         (
             "splices",
             pa.list_(
@@ -62,6 +65,7 @@ def decode_spans(table: pa.Table) -> list[Span]:
             row["doc_id"], row["revision"], tuple(row["pages"]), row["uri"], row["page_count"], row["format"],
             row["tries"], tuple(row["flags"]), row["fingerprint"],
             tuple(Splice(s["page"], tuple(s["blocks"]), s["part"], s["attempt"]) for s in row["splices"]),
+            row["options"], row["layout_fingerprint"], row["secret"],
         )
         for row in table.to_pylist()
     ]  # fmt: skip

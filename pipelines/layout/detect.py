@@ -19,6 +19,7 @@ from pipelines.layout.labels import own_label
 from pipelines.layout.orientation import Orientation, turned
 from pipelines.layout.unwarp import flattened, unwarper_of
 from pipelines.layout.upright import upright_of
+from pipelines.options import resolver
 from pipelines.recognize.splice import laid_out
 from pipelines.schema import Box, PageError, PageWork, RasterPage, Region, SpanWork
 
@@ -32,6 +33,9 @@ class WholePage:
 
     def __init__(self, options: PaddleOcrVlConfig) -> None:
         self._label = options.prompt_label
+
+    def with_options(self, options: PaddleOcrVlConfig) -> WholePage:
+        return WholePage(options)
 
     def detect(self, pages: Sequence[RasterPage]) -> list[list[Region]]:
         boxes = [Box(0, 0, page.pixels.shape[1], page.pixels.shape[0]) for page in pages]
@@ -77,34 +81,47 @@ class DetectLayout:
 
     def __init__(self, config: Config) -> None:
         self._engine = load_engine(config)
-        wanted = config.paddleocr_vl.use_doc_orientation_classify
-        self._orientation = Orientation(config.recognize.threads) if wanted else None
-        self._upright = None if wanted else upright_of(config)
+        self._config = config
+        self._of = resolver(config)
+        self._engines: dict[str, LayoutEngine] = {"": self._engine}  # by options of documents; they share the model
+        self._orientation: Orientation | None = None
+        self._upright = upright_of(config)
         self._unwarper = unwarper_of(config)
         self._strict = config.paddleocr_vl.strict_parity
 
     def detect(self, works: list[SpanWork]) -> list[SpanWork]:
         for page in (page for work in works for page in work.pages if page.kept is not None):
             laid_out(page)
-        for page in (page for work in works for page in work.pages if _wanted(page)):
-            self._set_upright(page)
-            self._flatten(page)
-        pages = [page for work in works for page in work.pages if _wanted(page)]
-        size = self._engine.batch_pages
-        for start in range(0, len(pages), size):
-            self._batch(pages[start : start + size])
+        by_options: dict[str, list[PageWork]] = {}
+        for work in works:
+            for page in filter(_wanted, work.pages):
+                self._set_upright(page, self._of(work.span.options).paddleocr_vl.use_doc_orientation_classify)
+                self._flatten(page)
+            by_options.setdefault(work.span.options, []).extend(filter(_wanted, work.pages))
+        for options, pages in by_options.items():
+            engine = self._engine_of(options)
+            for start in range(0, len(pages), engine.batch_pages):
+                self._batch(engine, pages[start : start + engine.batch_pages])
         return works
 
-    def _set_upright(self, page: PageWork) -> None:
-        if page.raster is None or (self._orientation is None and self._upright is None):
+    def _engine_of(self, options: str) -> LayoutEngine:
+        """The engine with a document's options; one that has no use for any is the same for all."""
+        if options not in self._engines:
+            vary = getattr(self._engine, "with_options", None)
+            self._engines[options] = vary(self._of(options).paddleocr_vl) if vary is not None else self._engine
+        return self._engines[options]
+
+    def _set_upright(self, page: PageWork, classify: bool) -> None:
+        if page.raster is None or not (classify or self._upright):
             return
         cpu = time.thread_time()
         try:
-            if self._upright is not None:
-                page.turned = self._upright.angle(page.raster)
-            elif self._orientation is not None:
+            if classify:
+                self._orientation = self._orientation or Orientation(self._config.recognize.threads)
                 page.turned = self._orientation.angle(page.raster.pixels)
-            page.raster = turned(page.raster, page.turned or 0, self._strict and self._orientation is not None)
+            elif self._upright is not None:
+                page.turned = self._upright.angle(page.raster)
+            page.raster = turned(page.raster, page.turned or 0, self._strict and classify)
         except Exception as error:
             page.error = PageError(EngineFailed.code, "layout", f"orientation: {type(error).__name__}: {error}", traced(error))
             return
@@ -126,16 +143,16 @@ class DetectLayout:
             page.error = PageError(EngineFailed.code, "layout", f"unwarping: {type(error).__name__}: {error}", traced(error))
         page.cpu_s += time.thread_time() - cpu
 
-    def _batch(self, pages: Sequence[PageWork]) -> None:
+    def _batch(self, engine: LayoutEngine, pages: Sequence[PageWork]) -> None:
         started, cpu = time.perf_counter(), time.thread_time()
         try:
-            found: list[list[Region] | None] = [*self._engine.detect([page.raster for page in pages if page.raster is not None])]
+            found: list[list[Region] | None] = [*engine.detect([page.raster for page in pages if page.raster is not None])]
         except ConfigError:
             raise
         except Exception as error:  # whatever an engine raises fails the page that it raises for, found by trying each alone
             if len(pages) > 1:
                 for page in pages:
-                    self._batch([page])
+                    self._batch(engine, [page])
                 return
             found = [None]
             pages[0].error = PageError(EngineFailed.code, "layout", f"{type(error).__name__}: {error}", traced(error))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,13 @@ class PaddleLayout:
     @cached_property
     def _predictor(self) -> Any:
         return _predictor(self._model_name, self._folder, self._config.device)
+
+    def with_options(self, options: PaddleOcrVlConfig) -> PaddleLayout:
+        """The same model for documents with other options."""
+        self._predictor  # noqa: B018  # loads it, so that both have the one
+        other = copy(self)
+        other._options = PostOptions.of(options)
+        return other
 
     def detect(self, pages: Sequence[RasterPage]) -> list[list[Region]]:
         images = [page.pixels[:, :, ::-1].copy() for page in pages]  # BGR, as PaddleX reads images

@@ -7,6 +7,7 @@ the official pipeline resizes them, normalised where the model runs. One copy to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,13 @@ class TransformersLayout:
     @cached_property
     def _model(self) -> _Model:
         return _Model(self._checkpoint, self._config)
+
+    def with_options(self, options: PaddleOcrVlConfig) -> TransformersLayout:
+        """The same model for documents with other options."""
+        self._model  # noqa: B018  # loads it, so that both have the one
+        other = copy(self)
+        other._post = PostOptions.of(options)
+        return other
 
     def detect(self, pages: Sequence[RasterPage]) -> list[list[Region]]:
         sizes = [(page.pixels.shape[1], page.pixels.shape[0]) for page in pages]

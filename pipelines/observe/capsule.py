@@ -176,7 +176,7 @@ def _options(output: Output, run: str) -> dict[str, Any]:
 
 def _bytes(capsule: Capsule, config: Config, pick: Pick, most_mib: int) -> None:
     source = config.source
-    cache = DocumentCache(Path(source.cache_dir) if source.cache_dir else None, source.cache_gib)
+    cache = DocumentCache.of(source)
     try:
         with cache.use(pick.doc_id, pick.uri, source.storage_options) as path:
             size = path.stat().st_size

@@ -12,7 +12,6 @@ import io
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -73,7 +72,7 @@ class PageDrawer:
         """
         source, raster = self._config.source, self._config.raster
         if self._cache is None:
-            self._cache = DocumentCache(Path(source.cache_dir) if source.cache_dir else None, source.cache_gib)
+            self._cache = DocumentCache.of(source)
             self._rasterizer = IsolatedRasterizer(raster.engine, raster.deadline_s, raster.memory_mib)
         assert self._rasterizer is not None
         with self._cache.use(row["doc_id"], uri, source.storage_options) as path:

@@ -24,17 +24,17 @@ _COSTLY = (PageTimeout, PageMemory, PageCrash)
 class Rasterize:
     """Verb `rasterize`. Holds one child process for its whole life."""
 
-    def __init__(self, config: RasterConfig, passwords: Sequence[str], engine: str | None = None) -> None:
+    def __init__(self, config: RasterConfig, engine: str | None = None) -> None:
         self._config = config
-        self._passwords = list(passwords)
         self._rasterizer = IsolatedRasterizer(engine or config.engine, config.deadline_s, config.memory_mib)
 
-    def rasterize(self, work: SpanWork, path: Path, budget: DocumentBudget) -> SpanWork:
+    def rasterize(self, work: SpanWork, path: Path, budget: DocumentBudget, passwords: Sequence[str] = ()) -> SpanWork:
         """Fills `raster`, sizes, flags, `blank` or `error` of every page.
 
         Args:
             path: the document's bytes on this node.
             budget: the document's allowance on this node.
+            passwords: tried in order where it is encrypted.
         """
         span_budget = SpanBudget(self._config.span_deadlines * self._config.deadline_s)
         for page in work.pages:
@@ -44,7 +44,7 @@ class Rasterize:
                 page.timing = True
                 continue
             try:
-                self._fill(page, self._render(path, page.page_index))
+                self._fill(page, self._render(path, passwords, page.page_index))
             except _COSTLY as error:
                 # at most one deadline: the start of a child that the page before had cost is not this page's
                 charge = min(max(time.perf_counter() - started, LEAST_SHARE * self._config.deadline_s), self._config.deadline_s)
@@ -61,9 +61,9 @@ class Rasterize:
     def close(self) -> None:
         self._rasterizer.close()
 
-    def _render(self, path: Path, page_index: int) -> RasterPage:
+    def _render(self, path: Path, passwords: Sequence[str], page_index: int) -> RasterPage:
         config = self._config
-        return self._rasterizer.render(str(path), self._passwords, page_index, config.dpi, config.max_megapixels)
+        return self._rasterizer.render(str(path), list(passwords), page_index, config.dpi, config.max_megapixels)
 
     def _fill(self, page: PageWork, raster: RasterPage) -> None:
         page.raster = raster

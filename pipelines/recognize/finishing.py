@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipelines.config import Config
+from pipelines.config import Config, PaddleOcrVlConfig
 from pipelines.errors import EngineFailed, traced
+from pipelines.options import resolver
 from pipelines.recognize.agreement import agreement, disagrees, without_tags
 from pipelines.recognize.base import PREFERRED, Answer, Crop, Reading
 from pipelines.recognize.repair import finish
@@ -38,6 +39,7 @@ class FinishPages:
 
     def __init__(self, config: Config, engine: str, weights: str, fingerprint: str = "") -> None:
         self._config = config
+        self._of = resolver(config)
         self._engine = engine
         self._weights = weights
         self._fingerprint = fingerprint
@@ -48,7 +50,7 @@ class FinishPages:
                 continue
             started, cpu = time.perf_counter(), time.thread_time()
             try:
-                reading = self._page(page)
+                reading = self._page(page, self._of(work.span.options).paddleocr_vl)
                 if page.kept is not None:
                     page.kept.splice(page, reading, work.span.fingerprint or self._fingerprint)
                 page.blocks, page.figures = reading.blocks, reading.figures
@@ -60,13 +62,13 @@ class FinishPages:
             page.cpu_s += time.thread_time() - cpu
         return work
 
-    def _page(self, page: PageWork) -> Reading:
+    def _page(self, page: PageWork, options: PaddleOcrVlConfig) -> Reading:
         assert page.raster is not None
         assert page.regions is not None
         raster = replace(page.raster, pixels=_with_figures(page))
         layer = self._layer(raster, page)
         answers = [self._rescued(crop, answer, layer) for crop, answer in zip(page.crops, page.answers, strict=True)]
-        reading = finish(raster, page.regions, page.crops, answers, self._config.paddleocr_vl, self._engine, self._weights)
+        reading = finish(raster, page.regions, page.crops, answers, options, self._engine, self._weights)
         by_box = {page.regions[crop.regions[0]].box: (crop, answer) for crop, answer in zip(page.crops, answers, strict=True)}
         for block in reading.blocks:
             if (found := by_box.get(Box(*block.box_px))) is not None:

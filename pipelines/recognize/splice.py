@@ -98,7 +98,8 @@ class KeptPages:
         Raises:
             DamagedOutput, StoreUnavailable
         """
-        if not self._layout or not work.span.splices:
+        layout = work.span.layout_fingerprint or self._layout
+        if not layout or not work.span.splices:
             return
         pages = {page.page_index: page for page in work.pages}
         parts = {splice.part for splice in work.span.splices}
@@ -108,7 +109,7 @@ class KeptPages:
             if row is None:
                 words = f"{splice.part}: page {splice.page} of {work.span.doc_id} is missing, though the ledger names it"
                 raise DamagedOutput(words)
-            if self._fits(row):
+            if _fits(row, layout):
                 pages[splice.page].kept = Kept(row, frozenset(splice.blocks))
 
     def _rows(self, part: str, doc_id: str) -> dict[tuple[int, str], dict[str, Any]]:
@@ -117,9 +118,10 @@ class KeptPages:
         table = pq.read_table(data, columns=columns, filters=pc.field("doc_id") == doc_id)
         return {(row["page_index"], row["attempt"]): row for row in table.to_pylist()}
 
-    def _fits(self, row: Mapping[str, Any]) -> bool:
-        same = row.get("layout_fingerprint") == self._layout
-        return same and row["state"] != PageState.FAILED and row["regions"] is not None and not row.get("unwarped")
+
+def _fits(row: Mapping[str, Any], layout: str) -> bool:
+    same = row.get("layout_fingerprint") == layout
+    return same and row["state"] != PageState.FAILED and row["regions"] is not None and not row.get("unwarped")
 
 
 def laid_out(page: PageWork) -> None:

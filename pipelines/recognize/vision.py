@@ -13,9 +13,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipelines.config import Config
+from pipelines.config import Config, PaddleOcrVlConfig
 from pipelines.errors import EngineFailed, EngineGone, UnusableCrop, traced
 from pipelines.layout.orientation import turned
+from pipelines.options import resolver
 from pipelines.recognize import ladder
 from pipelines.recognize.base import PREFERRED, Answer, Crop, VisionEngine
 from pipelines.recognize.crops import plan_crops
@@ -34,20 +35,22 @@ class CropPages:
 
     def __init__(self, config: Config, form: Form) -> None:
         self._config = config
+        self._of = resolver(config)
         self._form = form
 
     def crop(self, work: SpanWork) -> SpanWork:
+        options = self._of(work.span.options).paddleocr_vl
         for page in work.pages:
             if page.error is not None or page.raster is None or page.regions is None:
                 continue
             started, cpu = time.perf_counter(), time.thread_time()
             try:
-                page.crops = plan_crops(page.raster, page.regions, self._config.paddleocr_vl)
+                page.crops = plan_crops(page.raster, page.regions, options)
                 page.answers = self._kept(page) or self._from_layer(page.raster, page.regions, page.crops)
                 for index, crop in enumerate(page.crops):
                     page.crops[index], refused = self._formed(crop, page.answers[index] is None)
                     page.answers[index] = page.answers[index] or refused
-                page.cuts = self._figures(page.raster, page.regions)
+                page.cuts = _figures(page.raster, page.regions, options)
                 page.raster = replace(page.raster, pixels=_NOTHING)
             except Exception as error:  # a page on which planning fails is one page
                 page.error = PageError(EngineFailed.code, "crop", f"{type(error).__name__}: {error}", traced(error))
@@ -74,12 +77,6 @@ class CropPages:
         except UnusableCrop as error:
             return replace(crop, pixels=_NOTHING), Answer("", "error", error_code=error.code, error_message=str(error))
 
-    def _figures(self, page: RasterPage, regions: Sequence[Region]) -> list[tuple[tuple[int, int, int, int], Pixels]]:
-        options = self._config.paddleocr_vl
-        plan = make_plan(regions, page.pixels.shape[1], page.pixels.shape[0], options)
-        boxes = {figure.box for figure in plan.figures} | {b.box for b in plan.blocks if b.label in pictured(options)}
-        return [(box, page.pixels[box[1] : box[3], box[0] : box[2]].copy()) for box in sorted(boxes)]
-
     def _from_layer(self, page: RasterPage, regions: Sequence[Region], crops: Sequence[Crop]) -> list[Answer | None]:
         """`prefer`: what a trustworthy text layer says, where it can; nobody is asked about that."""
         answers: list[Answer | None] = [None] * len(crops)
@@ -91,6 +88,14 @@ class CropPages:
             if crop.task in _LAYER_TASKS and text:
                 answers[index] = Answer(text, rung=PREFERRED)
         return answers
+
+
+def _figures(
+    page: RasterPage, regions: Sequence[Region], options: PaddleOcrVlConfig
+) -> list[tuple[tuple[int, int, int, int], Pixels]]:
+    plan = make_plan(regions, page.pixels.shape[1], page.pixels.shape[0], options)
+    boxes = {figure.box for figure in plan.figures} | {b.box for b in plan.blocks if b.label in pictured(options)}
+    return [(box, page.pixels[box[1] : box[3], box[0] : box[2]].copy()) for box in sorted(boxes)]
 
 
 _NOTHING: Pixels = np.empty((0, 0, 3), np.uint8)
@@ -109,6 +114,7 @@ class ReadCrops:
 
     def __init__(self, config: Config, engine: VisionEngine, form: Form, draw: Draw | None = None) -> None:
         self._config = config
+        self._of = resolver(config)
         self._engine = engine
         self._form = form
         self._draw = draw
@@ -159,7 +165,7 @@ class ReadCrops:
         regions = [_scaled(region, factor) for region in page.regions]
 
         def again() -> Crop | None:
-            for other in plan_crops(drawn, regions, self._config.paddleocr_vl):
+            for other in plan_crops(drawn, regions, self._of(span.options).paddleocr_vl):
                 if other.regions == crop.regions and other.task == crop.task:
                     return without_pixels(self._form(other))
             return None

@@ -26,9 +26,12 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
+from pipelines.config import SourceConfig, WebLimits
 from pipelines.errors import DamagedOutput, SourceChanged, SourceUnreadable
+from pipelines.secrets import public
 from pipelines.source.listing import bucket_of, is_remote, local_path
 from pipelines.source.remote import RemoteSource
+from pipelines.source.web import WebSource, is_web
 from pipelines.store.filesystem import private_folder
 
 _PARTIAL = ".partial-"
@@ -51,9 +54,10 @@ class DocumentCache:
     Args:
         directory: None: `pagemill-cache-<uid>` in the temporary directory.
         limit_gib: what it may hold; documents in use may exceed it.
+        web: bounds of what comes from web servers; None: nothing does.
     """
 
-    def __init__(self, directory: Path | None, limit_gib: float) -> None:
+    def __init__(self, directory: Path | None, limit_gib: float, web: WebLimits | None = None) -> None:
         self._default = directory is None
         self._directory = directory or Path(tempfile.gettempdir()) / f"pagemill-cache-{os.getuid()}"
         self._make()
@@ -62,12 +66,17 @@ class DocumentCache:
         self._lock = threading.Lock()
         self._local_gets = 0
         self._sources: dict[str, RemoteSource] = {}
+        self._web = WebSource(web) if web is not None else None
+
+    @classmethod
+    def of(cls, config: SourceConfig) -> DocumentCache:
+        return cls(Path(config.cache_dir) if config.cache_dir else None, config.cache_gib, config.web)
 
     def fetch(self, uri: str, options: Mapping[str, Any]) -> CachedDocument:
-        """Streams an object once, hashes it, and keeps it under its digest.
+        """Streams an object once, hashes it, and keeps it under its digest. A link may hold what opens it.
 
         Raises:
-            SourceUnreadable
+            SourceUnreadable, SourceTooLarge
         """
         with self._on_disk(), self._partial() as file:
             self._transfer(uri, options, file)
@@ -111,7 +120,7 @@ class DocumentCache:
                 if not path.exists():
                     found = self.fetch(uri, options)
                     if found.doc_id != path.name:
-                        raise SourceChanged(f"{uri} now holds document {found.doc_id[:12]}, not {path.name[:12]}")
+                        raise SourceChanged(f"{public(uri)} now holds document {found.doc_id[:12]}, not {path.name[:12]}")
 
     @property
     def requests(self) -> Counter[str]:
@@ -120,6 +129,8 @@ class DocumentCache:
             counted = Counter({"get": self._local_gets} if self._local_gets else {})
             for source in self._sources.values():
                 counted.update(source.counts)
+            if self._web is not None:
+                counted.update(self._web.counts)
             return counted
 
     def budget_path(self, doc_id: str, reading: int = 1) -> Path:
@@ -185,6 +196,9 @@ class DocumentCache:
                 path.unlink(missing_ok=True)
 
     def _transfer(self, uri: str, options: Mapping[str, Any], file: BufferedRandom) -> None:
+        if is_web(uri) and self._web is not None:
+            self._web.fetch(uri, file.name)
+            return
         if is_remote(uri):
             with self._lock:
                 if bucket_of(uri) not in self._sources:

@@ -23,6 +23,7 @@ class Verdict(StrEnum):
     RETRY = "retry"  # could not be fetched or opened, transiently
     OPEN = "open"  # its document has an unfinished revision
     RETRY_PAGES = "retry_pages"  # its document is complete, but pages failed transiently
+    PARTIAL = "partial"  # of its document only some pages were asked for so far
     DONE = "done"
 
 
@@ -42,6 +43,10 @@ class Candidate:
     page_count: int | None = None
     flags: tuple[str, ...] = ()
     tries: int = 0
+    # what a manifest says of it
+    pages: str = ""
+    options: str = ""
+    secret: int = 0
 
     def identity(self) -> dict[str, object]:
         """The columns of a source record that say which object this was."""
@@ -66,9 +71,11 @@ class Stranded:
 _SETUP = """
 CREATE TABLE known AS SELECT * EXCLUDE (history, "at", run_id, number) FROM source_latest;
 CREATE TABLE doc_state AS
-SELECT r.doc_id, r.newest, r.open_revision, coalesce(l.retryable, 0) AS retryable, l.state, l.page_count, l.tries
-FROM (SELECT r.doc_id, max(r.revision) AS newest, max(r.revision) FILTER (d.doc_id IS NULL) AS open_revision
-      FROM (SELECT doc_id, revision FROM ledger WHERE kind = 'revision') r
+SELECT r.doc_id, r.newest, r.open_revision, coalesce(l.retryable, 0) AS retryable, l.state, l.page_count, l.tries, r.options,
+       coalesce(l.ok + l.blank + l.degraded + l.failed < l.page_count, false) AS partial
+FROM (SELECT r.doc_id, max(r.revision) AS newest, max(r.revision) FILTER (d.doc_id IS NULL) AS open_revision,
+             arg_max(r.options, r.revision) AS options
+      FROM (SELECT doc_id, revision, options FROM ledger WHERE kind = 'revision') r
       LEFT JOIN (SELECT DISTINCT doc_id, revision FROM ledger WHERE kind = 'document') d
              ON d.doc_id = r.doc_id AND d.revision = r.revision
       GROUP BY r.doc_id) r
@@ -78,18 +85,20 @@ CREATE TABLE replaced (uri VARCHAR);
 """
 
 _CLASSIFY = """
-SELECT b.uri, b.size, b.etag, b.mtime_ns, b.ctime_ns, b.inode,
+SELECT b.uri, b.size, b.etag, b.mtime_ns, b.ctime_ns, b.inode, b.pages, b.options, b.secret,
        k.doc_id, k.format, k.page_count, k.flags, coalesce(k.tries, d.tries, 0) AS tries,
   CASE
     WHEN k.uri IS NULL THEN 'new'
     WHEN (k.size, k.etag, k.mtime_ns, k.ctime_ns, k.inode) IS DISTINCT FROM
          (b.size, b.etag, b.mtime_ns, b.ctime_ns, b.inode) THEN 'changed'
     WHEN k.presence = 'vanished' THEN 'back'
+    WHEN k.error_code = 'PAGES_OUT_OF_RANGE' THEN 'retry'
     WHEN k.error_code IS NOT NULL THEN CASE WHEN k.retryable > 0 THEN 'retry' ELSE 'done' END
     WHEN d.open_revision IS NOT NULL THEN 'open'
     WHEN d.retryable > 0 AND k.page_count IS NULL THEN 'retry'
     WHEN d.retryable > 0 THEN 'retry_pages'
     WHEN d.doc_id IS NULL THEN 'retry'
+    WHEN d.partial THEN 'partial'
     ELSE 'done' END AS verdict
 FROM batch b LEFT JOIN known k ON k.uri = b.uri LEFT JOIN doc_state d ON d.doc_id = k.doc_id
 """
@@ -122,7 +131,7 @@ class ChangeDetector:
         """Those objects of a batch that are not done, in the listing's order.
 
         Args:
-            batch: columns uri, size, etag, mtime_ns, ctime_ns, inode.
+            batch: of schema `listing.BATCH`.
         """
         self.count(batch)
         rows = self._con.sql("SELECT * FROM judged WHERE verdict <> 'done'").to_arrow_table()
@@ -172,12 +181,13 @@ class ChangeDetector:
         """
         return [Stranded(*row) for row in self._con.execute(_STRANDED, {"below": below}).fetchall()]
 
-    def document(self, doc_id: str) -> tuple[int, int | None, int, int | None] | None:
-        """(newest revision, open revision, retryable, page count) of a document that the ledger knows."""
-        found = "SELECT newest, open_revision, retryable, page_count FROM doc_state WHERE doc_id = ?"
+    def document(self, doc_id: str) -> tuple[int, int | None, int, int | None, str, bool] | None:
+        """(newest revision, open revision, retryable, page count, options of the newest, whether only some of its pages were
+        asked for so far) of a document that the ledger knows."""
+        found = "SELECT newest, open_revision, retryable, page_count, options, partial FROM doc_state WHERE doc_id = ?"
         # to the last row: a result that is not finished blocks the connection (DuckDB 2)
         rows = self._con.execute(found, [doc_id]).fetchall()
-        return None if not rows else (rows[0][0], rows[0][1], rows[0][2], rows[0][3])
+        return None if not rows else (rows[0][0], rows[0][1], rows[0][2], rows[0][3], rows[0][4] or "", rows[0][5])
 
     def opened(self, doc_id: str) -> Probe | None:
         """What opening a document told when another URI brought it, or None."""

@@ -5,6 +5,7 @@ Invariant: a listing that breaks off raises and marks nothing vanished; only a c
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections import Counter
@@ -14,25 +15,57 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from pipelines.config import Config
 from pipelines.errors import PagemillError
+from pipelines.fingerprint import prints_of
 from pipelines.observe.summary import Summary
 from pipelines.source.cache import DocumentCache
 from pipelines.source.changes import ChangeDetector, Verdict
-from pipelines.source.listing import batched, discover, look, prefix_of
+from pipelines.source.listing import batched, discover, is_remote, local_path, look, opened_manifest, prefix_of
+from pipelines.source.manifest import Given, is_manifest, survey
+from pipelines.source.pattern import is_pattern
 from pipelines.source.planner import Planned, Planner
 from pipelines.source.probing import Prober
+from pipelines.source.remote import RemoteSource
+from pipelines.source.web import is_web
 from pipelines.stages import Site
 from pipelines.store.ledger import Ledger
 from pipelines.store.records import record
 from pipelines.store.state import LedgerState
 
 
+def given_by(source: str, config: Config) -> Given:
+    """What the rows of a manifest say, where the source is one.
+
+    Raises:
+        BadManifest, SourceUnreachable
+    """
+    if not _is_file_of_names(source, config):
+        return Given()
+    with opened_manifest(source, config.source.storage_options, config.source.web) as copy:
+        return survey(source, copy, config)
+
+
+def _is_file_of_names(source: str, config: Config) -> bool:
+    if is_web(source):
+        return True
+    if not is_manifest(source):
+        return False
+    if not is_remote(source):
+        return os.path.isfile(local_path(source))
+    remote = RemoteSource(source, config.source.storage_options)
+    return not is_pattern(remote.path) and "/" in remote.path and remote.info(remote.path) is not None
+
+
 class Discovery:
     """What one run finds in its source."""
 
-    def __init__(self, site: Site, source: str, ledger: Ledger, summary: Summary, count_left_s: float = 0) -> None:
+    def __init__(
+        self, site: Site, source: str, ledger: Ledger, summary: Summary, count_left_s: float = 0, given: Given | None = None
+    ) -> None:
         self._site, self._source, self._ledger, self._summary = site, source, ledger, summary
         self._count_left_s = count_left_s
+        self._given = given or Given()
 
     def __call__(self) -> Iterator[Planned]:
         """
@@ -40,9 +73,10 @@ class Discovery:
             SourceUnreachable: what was planned before stays planned.
         """
         with self._planning() as (changes, planner, prober, requests):
-            options = self._site.config.source.storage_options
-            skipped = self._summary.skipped
-            listing = batched(self._ledger.lane.only(discover(self._source, options, skipped, requests), skipped))
+            config, skipped = self._site.config.source, self._summary.skipped
+            rows = self._given.rows_of(self._site.config)
+            found = discover(self._source, config.storage_options, skipped, requests, config.web, rows)
+            listing = batched(self._ledger.lane.only(found, skipped))
             try:
                 yield from planner.plan(listing, prober.probe_all)
                 self._summary.listing_done = True
@@ -57,6 +91,15 @@ class Discovery:
             finally:
                 self._summary.listed.update({str(verdict): count for verdict, count in changes.counts.items() if count})
                 self._summary.left_objects = changes.undone - planner.reached
+                self._say_repeated(planner.repeated)
+
+    def _say_repeated(self, rows: int) -> None:
+        if rows:
+            self._summary.listed["repeated"] += rows
+            self._summary.message = self._summary.message or (
+                f"{rows} rows ask for other pages or options of a document that an earlier row named: other pages are read when "
+                "the same command runs again, other options by a reprocess"
+            )
 
     def look_again(self, uris: Sequence[str]) -> Iterator[Planned]:
         """What these hold now, whose planned bytes were gone when they were to be read: other bytes, or nothing."""
@@ -78,9 +121,11 @@ class Discovery:
         with tempfile.TemporaryDirectory(prefix="pagemill-plan-") as scratch:
             state = LedgerState(self._ledger.paths, Path(scratch))
             changes = ChangeDetector(state)
-            cache = DocumentCache(Path(config.source.cache_dir) if config.source.cache_dir else None, config.source.cache_gib)
-            prober = Prober(config, cache, changes.opened)
-            planner = Planner(state, changes, self._site.run_id, self._site.fingerprint, config.source.span_pages)
+            cache = DocumentCache.of(config.source)
+            prober = Prober(config, cache, changes.opened, self._site.secrets)
+            site = self._site
+            prints = prints_of(config, site.weights)
+            planner = Planner(state, changes, site.run_id, site.fingerprint, config.source.span_pages, prints)
             requests: Counter[str] = Counter()
             try:
                 yield changes, planner, prober, requests

@@ -14,16 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.config import Config
+from pipelines.options import Prints
 from pipelines.output import lanes_of
 from pipelines.source.cache import DocumentCache
 from pipelines.source.changes import Candidate, ChangeDetector, Verdict
 from pipelines.source.listing import batched, discover
 from pipelines.source.probing import Prober
+from pipelines.store.choosing import add_option_prints
 from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
 from pipelines.store.state import LedgerState
 
-_KNOWN = (Verdict.OPEN, Verdict.RETRY_PAGES)  # of these the ledger knows the pages
+_KNOWN = (Verdict.OPEN, Verdict.RETRY_PAGES, Verdict.PARTIAL)  # of these the ledger knows the pages
 
 
 @dataclass(slots=True)
@@ -54,7 +56,7 @@ class Forecast:
         return pages / self.rate if pages and self.rate else None
 
 
-def forecast(source: str, store: ObjectStore, config: Config, fingerprint: str, probe: bool) -> Forecast:
+def forecast(source: str, store: ObjectStore, config: Config, prints: Prints, probe: bool) -> Forecast:
     """
     Args:
         probe: whether to fetch and open what is new, to count its pages.
@@ -71,7 +73,7 @@ def forecast(source: str, store: ObjectStore, config: Config, fingerprint: str, 
         changes = ChangeDetector(state)
         opener = _Opener(config, changes, found)
         try:
-            for batch in batched(discover(source, config.source.storage_options, found.skipped)):
+            for batch in batched(discover(source, config.source.storage_options, found.skipped, web=config.source.web)):
                 todo = [candidate for candidate in changes.compare(batch) if candidate.verdict not in _KNOWN]
                 found.unseen += len(todo)
                 found.fetch_bytes += sum(candidate.size or 0 for candidate in todo)
@@ -81,7 +83,7 @@ def forecast(source: str, store: ObjectStore, config: Config, fingerprint: str, 
             opener.close()
         found.listed.update({str(verdict): count for verdict, count in changes.counts.items() if count})
         found.bytes = changes.listed_bytes
-        _ask(state, found, fingerprint)
+        _ask(state, found, prints)
         state.close()
     for ledger in ledgers:
         ledger.close()
@@ -93,7 +95,7 @@ class _Opener:
 
     def __init__(self, config: Config, changes: ChangeDetector, found: Forecast) -> None:
         self._changes, self._found = changes, found
-        cache = DocumentCache(Path(config.source.cache_dir) if config.source.cache_dir else None, config.source.cache_gib)
+        cache = DocumentCache.of(config.source)
         self._prober = Prober(config, cache, changes.opened)
         self._seen: set[bytes] = set()
 
@@ -126,7 +128,7 @@ WHERE k.doc_id IS NOT NULL
 # For the others the one rule for readers, applied to their span records alone: over all records it takes minutes
 _PAGES = """
 CREATE TEMP TABLE simple_document AS
-SELECT d.doc_id, d.ok, d.blank, d.degraded, d.failed, r.fingerprint
+SELECT d.doc_id, d.ok, d.blank, d.degraded, d.failed, r.fingerprint, r.options
 FROM document_latest d SEMI JOIN listed_document l ON l.doc_id = d.doc_id
 JOIN doc_state s ON s.doc_id = d.doc_id AND s.newest = 1 AND s.open_revision IS NULL
 JOIN revision_opened r ON r.doc_id = d.doc_id AND r.revision = 1;
@@ -147,8 +149,9 @@ QUALIFY row_number() OVER (PARTITION BY doc_id, page_index ORDER BY position DES
 """
 
 
-def _ask(state: LedgerState, found: Forecast, fingerprint: str) -> None:
+def _ask(state: LedgerState, found: Forecast, prints: Prints) -> None:
     """What the ledger knows of the listed documents."""
+    add_option_prints(state.con, prints)
     state.con.execute(_LISTED)
     state.con.execute(_PAGES)
     of_listed = "SEMI JOIN listed_document l ON l.doc_id = d.doc_id"
@@ -156,10 +159,11 @@ def _ask(state: LedgerState, found: Forecast, fingerprint: str) -> None:
     found.documents.update(dict(state.rows(documents)))  # type: ignore[arg-type]
     found.pages.update(_pages(state))
     (other,) = state.rows(
-        """SELECT (SELECT coalesce(sum(ok + blank + degraded + failed), 0)::BIGINT FROM simple_document WHERE fingerprint <> $1)
+        """SELECT (SELECT coalesce(sum(ok + blank + degraded + failed), 0)::BIGINT FROM simple_document s
+                    LEFT JOIN option_print o ON o.options = s.options WHERE s.fingerprint <> coalesce(o.fingerprint, $1))
                 + (SELECT count(*) FROM other_live d JOIN revision_opened r ON r.doc_id = d.doc_id AND r.revision = d.revision
-                   WHERE r.fingerprint <> $1)""",
-        [fingerprint],
+                   LEFT JOIN option_print o ON o.options = r.options WHERE r.fingerprint <> coalesce(o.fingerprint, $1))""",
+        [prints("")[0]],
     )
     (planned,) = state.rows(
         f"""SELECT coalesce(sum(len(d.pages)), 0)::BIGINT FROM revision_opened d {of_listed}

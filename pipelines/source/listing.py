@@ -9,19 +9,26 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import pyarrow as pa
 
-from pipelines.errors import SourceUnreachable
-from pipelines.source.manifest import is_manifest, manifest_uris
+from pipelines.config import WebLimits
+from pipelines.errors import SourceTooLarge, SourceUnreachable, SourceUnreadable
+from pipelines.source.manifest import Row, is_manifest, manifest_rows
 from pipelines.source.pattern import Pattern, is_pattern
 from pipelines.source.remote import ObjectInfo, RemoteSource
+from pipelines.source.web import WebSource, is_web
+
+RowReader = Callable[[str, str], Iterator[Row]]
 
 OUTPUT_MARK = "pagemill.json"
 _DROPPINGS = frozenset({".DS_Store", "Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini", "_SUCCESS"})
@@ -30,23 +37,37 @@ BATCH = pa.schema(
     [
         ("uri", pa.string()), ("size", pa.int64()), ("etag", pa.string()),
         ("mtime_ns", pa.int64()), ("ctime_ns", pa.int64()), ("inode", pa.int64()),
+        ("pages", pa.string()), ("options", pa.string()), ("secret", pa.int32()),
     ]
 )  # fmt: skip
 
 
 def discover(
-    source: str, options: Mapping[str, Any], skipped: Counter[str], requests: Counter[str] | None = None
+    source: str,
+    options: Mapping[str, Any],
+    skipped: Counter[str],
+    requests: Counter[str] | None = None,
+    web: WebLimits | None = None,
+    read: RowReader = manifest_rows,
 ) -> Iterator[ObjectInfo]:
     """Every object of a source; what is left out is counted in `skipped` by reason, requests in `requests` by kind.
+
+    Args:
+        web: bounds of http(s) requests; None: there are none.
+        read: rows of a manifest, by its name and the path of a copy.
 
     Raises:
         SourceUnreachable: there is no such source, or its listing broke off.
         ConfigError: a manifest without a column of URIs.
     """
+    if is_web(source):
+        with opened_manifest(source, options, web) as copy:
+            yield from _named_by(source, copy, options, requests, web, read)
+        return
     if is_remote(source):
         remote = RemoteSource(source, options)
         try:
-            yield from _remote(source, remote, options, skipped)
+            yield from _remote(source, remote, options, skipped, web, read)
         finally:
             if requests is not None:
                 requests.update(remote.counts)
@@ -56,7 +77,7 @@ def discover(
         yield from _walk(path, skipped, None)
     elif os.path.lexists(path):
         if is_manifest(path):
-            yield from _named_by(path, path, options, requests)
+            yield from _named_by(path, path, options, requests, web, read)
         else:
             yield local_info(path)
     elif is_pattern(source):
@@ -81,6 +102,8 @@ def batched(listing: Iterable[ObjectInfo]) -> Iterator[pa.Table]:
 
 def prefix_of(source: str) -> str | None:
     """The prefix of all URIs that a complete listing of this source decides about; None: it names objects one by one."""
+    if is_web(source):
+        return None
     if is_remote(source):
         return None if is_pattern(source) or is_manifest(source) else source.rstrip("/") + "/"
     path = os.path.abspath(local_path(source))
@@ -163,7 +186,9 @@ def is_remote(source: str) -> bool:
     return "://" in source and not source.startswith("file://")
 
 
-def _remote(source: str, remote: RemoteSource, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[ObjectInfo]:
+def _remote(
+    source: str, remote: RemoteSource, options: Mapping[str, Any], skipped: Counter[str], web: WebLimits | None, read: RowReader
+) -> Iterator[ObjectInfo]:
     if is_pattern(remote.path):
         pattern = Pattern.parse(remote.path)
         yield from _walk_remote(remote, pattern.root, skipped, pattern)
@@ -173,7 +198,7 @@ def _remote(source: str, remote: RemoteSource, options: Mapping[str, Any], skipp
         yield from _walk_remote(remote, remote.path, skipped, None)
     elif is_manifest(remote.path):
         with remote.opened(remote.path) as copy:
-            yield from _named_by(source, copy, options, remote.counts)
+            yield from _named_by(source, copy, options, remote.counts, web, read)
     else:
         yield single
 
@@ -223,26 +248,66 @@ _AT_ONCE = 16  # remote objects that are looked at together: a HEAD takes some 2
 _CHUNK = 256
 
 
-def _named_by(manifest: str, copy: str, options: Mapping[str, Any], requests: Counter[str] | None) -> Iterator[ObjectInfo]:
+def _named_by(
+    manifest: str, copy: str, options: Mapping[str, Any], requests: Counter[str] | None, web: WebLimits | None, read: RowReader
+) -> Iterator[ObjectInfo]:
     """The objects that a manifest names; `copy`: its bytes on this machine."""
     base = manifest.rpartition("/")[0]
-    uris = (uri if "://" in uri or uri.startswith("/") else f"{base}/{uri}" for uri in manifest_uris(manifest, copy))
-    buckets: dict[str, RemoteSource] = {}
+    rows = ((absolute(row.link, base), row) for row in read(manifest, copy))
+    buckets: dict[str, RemoteSource | WebSource] = {}
 
-    def look(uri: str) -> ObjectInfo:
-        if not is_remote(uri):
-            return local_info(os.path.abspath(local_path(uri)))
-        return buckets[bucket_of(uri)].info(uri.partition("://")[2]) or ObjectInfo(uri, None)
+    def look(link: str) -> ObjectInfo:
+        if not is_remote(link):
+            return local_info(os.path.abspath(local_path(link)))
+        place = buckets[bucket_of(link)]
+        if isinstance(place, WebSource):
+            return place.info(link)
+        return place.info(link.partition("://")[2]) or ObjectInfo(link, None)
 
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="look") as threads:
-        while some := list(islice(uris, _CHUNK)):
-            for uri in filter(is_remote, some):
-                if bucket_of(uri) not in buckets:
-                    buckets[bucket_of(uri)] = RemoteSource(bucket_of(uri), options)
-            yield from threads.map(look, some)
+        while some := list(islice(rows, _CHUNK)):
+            for link in (link for link, _ in some if is_remote(link)):
+                if bucket_of(link) not in buckets:
+                    in_web = WebSource(web) if web is not None and is_web(link) else None
+                    buckets[bucket_of(link)] = in_web or RemoteSource(bucket_of(link), options)
+            found = threads.map(look, [link for link, _ in some])
+            for info, (_, row) in zip(found, some, strict=True):
+                yield replace(info, pages=row.pages, options=row.options, secret=row.number)
     if requests is not None:
         for bucket in buckets.values():
             requests.update(bucket.counts)
+
+
+def absolute(uri: str, base: str) -> str:
+    """A URI of a manifest: one without a scheme that is no absolute path lies beside it."""
+    return uri if "://" in uri or uri.startswith("/") else f"{base}/{uri}"
+
+
+@contextmanager
+def opened_manifest(source: str, options: Mapping[str, Any], web: WebLimits | None) -> Iterator[str]:
+    """The path of a manifest's bytes on this machine, while the context lasts; of a link that is no manifest: one that names it.
+
+    Raises:
+        SourceUnreachable
+    """
+    if not is_remote(source):
+        yield os.path.abspath(local_path(source))
+    elif not is_web(source):
+        remote = RemoteSource(source, options)
+        with remote.opened(remote.path) as copy:
+            yield copy
+    else:
+        with tempfile.NamedTemporaryFile(prefix="pagemill-source-") as file:
+            if is_manifest(source):
+                assert web is not None
+                try:
+                    WebSource(web).fetch(source, file.name)
+                except (SourceUnreadable, SourceTooLarge) as error:
+                    raise SourceUnreachable(str(error)) from error
+            else:
+                file.write(source.encode("utf-8", "surrogateescape"))
+                file.flush()
+            yield file.name
 
 
 def look(uris: Iterable[str], options: Mapping[str, Any]) -> dict[str, ObjectInfo | None]:

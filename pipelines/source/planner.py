@@ -7,13 +7,15 @@ read. A document that several URIs hold is planned once; an open revision is fin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
-from pipelines.errors import MAX_TRIES, SourceChanged, SourceUnreadable, by_code, is_transient
+from pipelines.errors import MAX_TRIES, PagesOutOfRange, SourceChanged, SourceUnreadable, by_code, is_transient
+from pipelines.options import Prints
 from pipelines.schema import PageError, Span, Splice
 from pipelines.source.changes import Candidate, ChangeDetector, Stranded, Verdict
+from pipelines.source.manifest import page_indices
 from pipelines.source.probing import Probed
 from pipelines.store.records import Record, record
 from pipelines.store.state import LedgerState
@@ -64,17 +66,27 @@ class Document:
     format: str
     page_count: int
     flags: tuple[str, ...]
+    # what a manifest says of it
+    pages: str = ""
+    options: str = ""
+    secret: int = 0
 
 
 class Planner:
     """Plans the documents of one run."""
 
-    def __init__(self, state: LedgerState, changes: ChangeDetector, run_id: str, fingerprint: str, span_pages: int) -> None:
+    def __init__(
+        self, state: LedgerState, changes: ChangeDetector, run_id: str, fingerprint: str, span_pages: int,
+        prints: Prints | None = None,
+    ) -> None:  # fmt: skip
         self._state = state
         self._changes = changes
         self._run_id = run_id
         self._fingerprint = fingerprint
         self._span_pages = span_pages
+        self._prints: Prints = prints or (lambda _: (fingerprint, ""))
+        self.repeated = 0  # rows of a manifest that ask for other pages or options of a document that an earlier row named
+        self._special: dict[str, tuple[str, str]] = {}  # (pages, options) of planned documents that have any
         self.reached = 0  # candidates of which everything was yielded
         self._planned: set[bytes] = set()  # documents of this run: half a digest each, 20,000,000 fit in 2 GiB
 
@@ -91,7 +103,7 @@ class Planner:
         """
         for batch in batches:
             found = [candidate for candidate in self._changes.compare(batch) if only in (None, candidate.verdict)]
-            known = (Verdict.OPEN, Verdict.RETRY_PAGES)
+            known = (Verdict.OPEN, Verdict.RETRY_PAGES, Verdict.PARTIAL)
             yield from self._unchanged([candidate for candidate in found if candidate.verdict in known])
             for probed in probe_all(candidate for candidate in found if candidate.verdict not in known):
                 self.reached += 1
@@ -101,9 +113,9 @@ class Planner:
 
     def _unchanged(self, candidates: list[Candidate]) -> Iterator[Planned]:
         documents = [
-            Document(c.doc_id, c.uri, c.format or "", c.page_count or 0, c.flags)
+            Document(c.doc_id, c.uri, c.format or "", c.page_count or 0, c.flags, c.pages, c.options, c.secret)
             for c in candidates
-            if c.doc_id is not None and self._first_time(c.doc_id)
+            if c.doc_id is not None and self._first_time(c.doc_id, c)
         ]
         before = self.reached
         for document, revision, spans, records in self._remaining(documents):
@@ -133,19 +145,24 @@ class Planner:
             "source", **source, doc_id=probed.doc_id, format=opened.format if opened else None,
             page_count=opened.page_count if opened else None, flags=list(opened.flags) if opened else [],
         )  # fmt: skip
-        if not self._first_time(probed.doc_id):
+        if not self._first_time(probed.doc_id, was):
             return Planned([found])
         if opened is None:
             assert error is not None
             return Planned([found, *self._unopened(probed.doc_id, error.code, error.message, tries)])
-        document = Document(probed.doc_id, was.uri, opened.format, opened.page_count, opened.flags)
+        document = Document(
+            probed.doc_id, was.uri, opened.format, opened.page_count, opened.flags, was.pages, was.options, was.secret
+        )
+        pages = page_indices(was.pages, opened.page_count)
+        if not pages:
+            error_words = f"pages {was.pages}: the document has {opened.page_count}"
+            return Planned([found | {"error_code": PagesOutOfRange.code, "error_message": error_words, "retryable": 0}])
         known = self._changes.document(probed.doc_id)
         if known is None or (known[1] is None and known[3] is None):  # new, or never opened before
-            pages = tuple(range(opened.page_count))
             number = 1 if known is None else known[0] + 1
             revision = Revision(probed.doc_id, number, opened.page_count, set(pages))
-            return Planned([found, self._open(revision, pages)], revision, self._spans(document, number, pages, 1))
-        if known[1] is None and known[2] == 0:
+            return Planned([found, self._open(revision, pages, was.options)], revision, self._spans(document, number, pages, 1))
+        if known[1] is None and known[2] == 0 and not known[5]:
             return Planned([found])  # complete, and nothing to try again: a copy, or a name that changed
         for _, started, spans, records in self._remaining([document]):
             return Planned([found, *records], started, spans)
@@ -190,13 +207,14 @@ class Planner:
                 continue
             known = self._changes.document(document.doc_id)
             assert known is not None
+            document = replace(document, options=known[4])  # a document keeps its options
             if document.doc_id in opened:
                 for _, revision, spans, records in self._remaining([document]):
                     yield Planned(records, revision, spans)
                 continue
             revision = Revision(document.doc_id, known[0] + 1, document.page_count, set(pages), live.get(document.doc_id, {}))
             spans = self._spans(document, revision.number, pages, 1, splices(pages, blocks, revision.live))
-            opening = self._open(revision, pages) | {"tries": 1, "blocks": blocks}
+            opening = self._open(revision, pages, document.options) | {"tries": 1, "blocks": blocks}
             yield Planned([opening], revision, spans)
 
     # -- what a known document still needs -----------------------------------------------------------------------------
@@ -213,6 +231,7 @@ class Planner:
             if doc_id in opened:
                 number, missing = opened[doc_id]["revision"], tuple(opened[doc_id]["missing"])
                 revision = Revision(doc_id, number, document.page_count, set(missing), pages)
+                document = replace(document, options=opened[doc_id]["options"] or "")
                 if tries := opened[doc_id]["tries"]:  # of a reprocess
                     spliced = splices(opened[doc_id]["pages"], opened[doc_id]["blocks"], pages)
                     spans = self._spans(document, number, missing, tries, spliced)
@@ -222,10 +241,15 @@ class Planner:
                 continue
             failed = tuple(i for i, p in sorted(pages.items()) if is_transient(p.code) and p.code and p.tries < MAX_TRIES)
             known = self._changes.document(doc_id)
-            if failed and known is not None:
-                revision = Revision(doc_id, known[0] + 1, document.page_count, set(failed), pages)
-                spans = self._retries(document, revision.number, failed, pages)
-                yield document, revision, spans, [self._open(revision, failed)]
+            if known is None:
+                continue
+            if failed:
+                document = replace(document, options=known[4])
+            todo = failed or tuple(i for i in page_indices(document.pages, document.page_count) if i not in pages)
+            if todo:
+                revision = Revision(doc_id, known[0] + 1, document.page_count, set(todo), pages)
+                spans = self._retries(document, revision.number, todo, pages)
+                yield document, revision, spans, [self._open(revision, todo, document.options)]
 
     def _live(self, doc_ids: pa.Array) -> dict[str, dict[int, LivePage]]:
         """Live pages of complete revisions, with those of an open one over them: what finalize will have to read."""
@@ -257,22 +281,27 @@ class Planner:
     def _spans(
         self, document: Document, number: int, pages: tuple[int, ...], tries: int, spliced: tuple[Splice, ...] = ()
     ) -> list[Span]:
+        fingerprint, layout_fingerprint = self._prints(document.options) if document.options else ("", "")
         whole = Span(
             document.doc_id, number, pages, document.uri, document.page_count, document.format, tries, document.flags,
-            splices=spliced,
+            fingerprint, spliced, document.options, layout_fingerprint, document.secret,
         )  # fmt: skip
         return whole.cut(self._span_pages)
 
-    def _open(self, revision: Revision, pages: tuple[int, ...]) -> Record:
+    def _open(self, revision: Revision, pages: tuple[int, ...], options: str) -> Record:
         return record(
-            "revision", doc_id=revision.doc_id, revision=revision.number, pages=list(pages),
-            fingerprint=self._fingerprint, run_id=self._run_id,
+            "revision", doc_id=revision.doc_id, revision=revision.number, pages=list(pages), options=options or None,
+            fingerprint=self._prints(options)[0] if options else self._fingerprint, run_id=self._run_id,
         )  # fmt: skip
 
-    def _first_time(self, doc_id: str) -> bool:
+    def _first_time(self, doc_id: str, row: Candidate | None = None) -> bool:
         half = bytes.fromhex(doc_id)[:16]
+        said = (row.pages, row.options) if row is not None else ("", "")
         if half in self._planned:
+            self.repeated += row is not None and self._special.get(doc_id, ("", "")) != said
             return False
+        if any(said):
+            self._special[doc_id] = said
         self._planned.add(half)
         return True
 

@@ -6,7 +6,7 @@ Invariant: it raises for no input; every candidate that goes in comes out once, 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from pipelines.raster.isolate import IsolatedRasterizer
 from pipelines.schema import Probe
 from pipelines.source.cache import DocumentCache
 from pipelines.source.changes import Candidate
+from pipelines.source.manifest import Secret, opening
 
 _AHEAD = 4  # per worker: candidates in hand
 
@@ -39,12 +40,17 @@ class Prober:
     """
     Args:
         known: what opening a document told before, so that a copy is not opened again.
+        secrets: the run's table, see `manifest.Given`.
     """
 
-    def __init__(self, config: Config, cache: DocumentCache, known: Callable[[str], Probe | None] = lambda _: None) -> None:
+    def __init__(
+        self, config: Config, cache: DocumentCache, known: Callable[[str], Probe | None] = lambda _: None,
+        secrets: Sequence[Secret] = (),
+    ) -> None:  # fmt: skip
         self._config = config
         self._cache = cache
         self._known = known
+        self._secrets = secrets
         self._local = threading.local()
         self._rasterizers: list[IsolatedRasterizer] = []
         self._pool = ThreadPoolExecutor(config.source.probe_workers, thread_name_prefix="probe")
@@ -66,14 +72,15 @@ class Prober:
 
     def probe(self, candidate: Candidate) -> Probed:
         doc_id = None
+        link, passwords = opening(candidate.uri, candidate.secret, self._secrets, self._config.source.passwords)
         try:
-            found = self._cache.fetch(candidate.uri, self._config.source.storage_options)
+            found = self._cache.fetch(link, self._config.source.storage_options)
             doc_id = found.doc_id
             probe = self._known(doc_id)
             if probe is None:
                 source = self._config.source
-                with self._cache.use(doc_id, candidate.uri, source.storage_options) as path:
-                    probe = self._rasterizer().probe(str(path), source.passwords, source.probe_deadline_s)
+                with self._cache.use(doc_id, link, source.storage_options) as path:
+                    probe = self._rasterizer().probe(str(path), passwords, source.probe_deadline_s)
             return Probed(candidate, doc_id, probe, None)
         except PagemillError as error:
             return Probed(candidate, doc_id, None, ProbeError(error.code, str(error), error.transient))

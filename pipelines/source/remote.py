@@ -26,6 +26,10 @@ class ObjectInfo:
     mtime_ns: int | None = None
     ctime_ns: int | None = None
     inode: int | None = None
+    # what a manifest says of it
+    pages: str = ""
+    options: str = ""
+    secret: int = 0
 
 
 @dataclass(slots=True, frozen=True)

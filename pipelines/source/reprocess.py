@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.errors import SourceChanged, SourceUnreadable
+from pipelines.fingerprint import prints_of
 from pipelines.lanes import Lane, number_of
 from pipelines.observe.summary import Failure, Summary
 from pipelines.source.cache import DocumentCache
@@ -58,15 +59,16 @@ class Reprocess:
             tempfile.TemporaryDirectory(prefix="pagemill-plan-") as scratch,
             Output(site.output, config.store.storage_options, parts=False) as output,
         ):
-            choose(output, self._choice, site.fingerprint)
+            prints = prints_of(config, site.weights)
+            choose(output, self._choice, prints)
             _keep_lane(output, self._ledger.lane)
             if unknown := unknown_ids(output, self._choice):
                 self._summary.listed["unknown_id"] += unknown
             state = LedgerState(self._ledger.paths, Path(scratch))
             changes = ChangeDetector(state)
-            cache = DocumentCache(Path(config.source.cache_dir) if config.source.cache_dir else None, config.source.cache_gib)
+            cache = DocumentCache.of(config.source)
             prober = Prober(config, cache)
-            planner = Planner(state, changes, site.run_id, site.fingerprint, config.source.span_pages)
+            planner = Planner(state, changes, site.run_id, site.fingerprint, config.source.span_pages, prints)
             batch = _Batch(state, self._interrupted(state), prober, planner, self._summary)
             try:
                 yield from batch.interrupted()

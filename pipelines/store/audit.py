@@ -33,7 +33,8 @@ class AuditResult:
     sources: int = 0
     documents: int = 0
     unopened: int = 0  # documents that could not be opened: failed or encrypted
-    pages: int = 0  # of opened documents
+    pages: int = 0  # of opened documents, as far as somebody asked for them
+    left_out: int = 0  # pages that a manifest's rows leave out
     states: dict[str, int] = field(default_factory=dict)  # of live pages
     pending: int = 0
     parts: int = 0
@@ -120,7 +121,8 @@ def _insert(con: Any, uris: list[str]) -> None:
 
 
 def _equation(output: Output, result: AuditResult) -> None:
-    """For every opened document: pages = ok + blank + degraded + failed + pending, counted from live span records."""
+    """For every opened document: pages = ok + blank + degraded + failed + pending, counted from live span records. Pages that a
+    manifest left out are in no revision and do not count."""
     con = output.con
     result.documents = _one(con, "SELECT count(DISTINCT doc_id) FROM revision_opened")
     result.states = dict(con.execute("SELECT state, count(*) FROM live_page GROUP BY state ORDER BY state").fetchall())
@@ -144,17 +146,25 @@ def _equation(output: Output, result: AuditResult) -> None:
         if page_count is None:
             result.unopened += 1
             continue
-        result.pages += page_count
+        asked = page_count if live >= page_count else _asked_pages(output, doc)
+        result.pages += asked
+        result.left_out += page_count - asked
         if planned is not None:
-            missing = page_count - live if not complete else _open_pages(output, doc)
+            missing = asked - live if not complete else _open_pages(output, doc)
             result.pending += missing
             if missing == 0:
                 result.problem(f"document {doc}: all pages are read, but it was not finalized: run again")
             continue
-        if live != page_count or strange or (live and (lowest != 0 or highest != page_count - 1)):
-            result.problem(f"document {doc}: {page_count} pages, but {live} live ones from {lowest} to {highest}")
+        if live != asked or strange or (live == page_count and live and (lowest != 0 or highest != page_count - 1)):
+            result.problem(f"document {doc}: {asked} pages, but {live} live ones from {lowest} to {highest}")
         if complete and counts[:4] != counts[4:] and page_count:
             result.problem(f"document {doc}: its record counts {counts[:4]}, its pages are {counts[4:]}")
+
+
+def _asked_pages(output: Output, doc_id: str) -> int:
+    """Pages that some revision asks for: a manifest may leave the others out."""
+    asked = "SELECT count(DISTINCT page) FROM (SELECT unnest(pages) AS page FROM revision_opened WHERE doc_id = ?)"
+    return int(output.con.execute(asked, [doc_id]).fetchall()[0][0])
 
 
 def _open_pages(output: Output, doc_id: str) -> int:

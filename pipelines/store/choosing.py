@@ -19,6 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from pipelines.errors import ConfigError
+from pipelines.options import Prints
 from pipelines.source.listing import is_remote
 from pipelines.source.remote import RemoteSource
 from pipelines.store.reading import Output
@@ -113,8 +114,13 @@ def _is_expression(node: Mapping[str, Any]) -> bool:
 _DOCUMENTS = """
 CREATE OR REPLACE VIEW document_choice AS
 SELECT s.doc_id, min(s.uri) AS uri, list(s.uri ORDER BY s.uri) AS uris, any_value(s.format) AS format,
-       any_value(d.page_count) AS page_count, any_value(d.state) AS document_state
-FROM source_latest s LEFT JOIN document_latest d ON d.doc_id = s.doc_id WHERE s.doc_id IS NOT NULL GROUP BY s.doc_id
+       any_value(d.page_count) AS page_count, any_value(d.state) AS document_state,
+       any_value(coalesce(p.fingerprint, '{current}')) AS current
+FROM source_latest s LEFT JOIN document_latest d ON d.doc_id = s.doc_id
+LEFT JOIN (SELECT doc_id, arg_max(options, revision) AS options FROM ledger WHERE kind = 'revision' AND options IS NOT NULL
+           GROUP BY doc_id) o ON o.doc_id = s.doc_id
+LEFT JOIN option_print p ON p.options = o.options
+WHERE s.doc_id IS NOT NULL GROUP BY s.doc_id
 """
 
 # what the ledger alone knows of a page; no part is opened
@@ -126,11 +132,11 @@ FROM live_page l LEFT JOIN revision_opened r ON r.doc_id = l.doc_id AND r.revisi
 
 _ROWS = """
 CREATE OR REPLACE VIEW page_choice AS
-SELECT p.*, d.uri, d.uris, d.format, d.page_count, d.document_state, '{current}' AS current
+SELECT p.*, d.uri, d.uris, d.format, d.page_count, d.document_state, d.current
 FROM ({pages}) p JOIN document_choice d ON d.doc_id = p.doc_id
 UNION ALL BY NAME
 SELECT d.doc_id, c.uri, c.uris, c.format, d.revision, d.state, d.error_code, d.tries, d.run_id, d.state AS document_state,
-       '{current}' AS current
+       c.current
 FROM document_latest d JOIN document_choice c ON c.doc_id = d.doc_id WHERE d.page_count IS NULL
 UNION ALL BY NAME
 SELECT s.uri, [s.uri] AS uris, 'failed' AS state, s.error_code, s.tries, s.run_id, '{current}' AS current
@@ -139,7 +145,8 @@ FROM source_latest s WHERE s.error_code IS NOT NULL AND s.presence = 'present'
 
 _CHOOSE = """
 CREATE OR REPLACE TABLE chosen AS
-SELECT c.doc_id, c.uri, c.page_index, any_value(c.state) AS state, any_value(c.error_code) AS error_code,
+SELECT c.doc_id, c.uri, c.page_index, any_value(c.current) AS current, any_value(c.state) AS state,
+       any_value(c.error_code) AS error_code,
        any_value(c.fingerprint) AS fingerprint,
        CASE WHEN bool_and({blocks} IS NOT NULL) THEN list_sort(list_distinct(flatten(list({blocks})))) END AS blocks
 FROM (SELECT * FROM page_choice WHERE {where}) c {of_blocks} {of_ids}
@@ -153,7 +160,7 @@ _OF_IDS = """JOIN (SELECT doc_id, page_index, CASE WHEN bool_and(block_index IS 
 ON i.doc_id = c.doc_id AND (i.page_index IS NULL OR i.page_index = c.page_index)"""
 
 
-def choose(output: Output, choice: Choice, current: str = "", most: int | None = None) -> None:
+def choose(output: Output, choice: Choice, prints: Prints = lambda _: ("", ""), most: int | None = None) -> None:
     """Creates the table `chosen` (doc_id, uri, page_index, state, error_code, fingerprint, blocks) in the output's connection,
     which is `guarded` from then on.
 
@@ -163,7 +170,7 @@ def choose(output: Output, choice: Choice, current: str = "", most: int | None =
 
     Args:
         output: opened without its parts: they are looked at only when the predicate asks for what the ledger does not have.
-        current: the fingerprint that the predicate knows as `current`.
+        prints: of documents by their options; the fingerprint is what the predicate knows as `current`.
         most: rows; 0 finds out whether the predicate is one.
 
     Raises:
@@ -173,7 +180,9 @@ def choose(output: Output, choice: Choice, current: str = "", most: int | None =
     where = checked("--where", choice.where) if choice.where is not None else "true"
     of_blocks = _OF_BLOCKS.format(predicate=checked("--blocks", choice.blocks)) if choice.blocks is not None else ""
     output.guard()
-    con.execute(_DOCUMENTS)
+    current = prints("")[0]
+    add_option_prints(con, prints)
+    con.execute(_DOCUMENTS.format(current=current))
     lists = ["b.blocks"] * bool(of_blocks) + ["i.blocks"] * (choice.ids is not None)
     if choice.ids is not None:
         con.register("ids", choice.ids)
@@ -197,6 +206,15 @@ def choose(output: Output, choice: Choice, current: str = "", most: int | None =
             con.unregister("ids")
 
 
+def add_option_prints(con: duckdb.DuckDBPyConnection, prints: Prints) -> None:
+    """The table `option_print` (options, fingerprint, layout_fingerprint): of every document's options in the ledger, what the
+    present configuration makes of them."""
+    con.execute("CREATE OR REPLACE TABLE option_print (options VARCHAR, fingerprint VARCHAR, layout_fingerprint VARCHAR)")
+    found = con.execute("SELECT DISTINCT options FROM ledger WHERE kind = 'revision' AND options IS NOT NULL").fetchall()
+    for (options,) in found:
+        con.execute("INSERT INTO option_print VALUES (?, ?, ?)", [options, *prints(options)])
+
+
 @dataclass(slots=True)
 class Preview:
     """What was chosen, counted."""
@@ -214,20 +232,20 @@ class Preview:
 
 _COUNTED = """
 SELECT count(DISTINCT doc_id)::BIGINT, coalesce(sum(len(blocks)), 0)::BIGINT,
-       count(*) FILTER (fingerprint <> $1), count(DISTINCT doc_id) FILTER (doc_id NOT IN (
+       count(*) FILTER (fingerprint <> current), count(DISTINCT doc_id) FILTER (doc_id NOT IN (
          SELECT doc_id FROM source_latest WHERE presence = 'present' AND error_code IS NULL AND doc_id IS NOT NULL))
 FROM chosen WHERE page_index IS NOT NULL
 """
 
 
-def preview_of(output: Output, choice: Choice, current: str, layout: str) -> Preview:
+def preview_of(output: Output, choice: Choice, prints: Prints, by_blocks: bool) -> Preview:
     """Counts the table `chosen`.
 
     Args:
-        layout: fingerprint of the present layout; "": the present reader reads whole pages.
+        by_blocks: whether the present reader can read single blocks.
     """
     con = output.con
-    ((documents, blocks, other, gone),) = con.execute(_COUNTED, [current]).fetchall()
+    ((documents, blocks, other, gone),) = con.execute(_COUNTED).fetchall()
     found = Preview(documents=documents, blocks=blocks, other=other, gone=gone, unknown=unknown_ids(output, choice))
     for column, counter, pages in (
         ("state", found.pages, True),
@@ -241,9 +259,12 @@ def preview_of(output: Output, choice: Choice, current: str, layout: str) -> Pre
     if blocks:
         output.install(con, "")
         same = """SELECT count(*) FROM chosen c JOIN pages p ON p.doc_id = c.doc_id AND p.page_index = c.page_index
-                  WHERE c.blocks IS NOT NULL AND (p.layout_fingerprint IS DISTINCT FROM $1 OR p.regions IS NULL OR p.unwarped)"""
-        ((found.whole,),) = con.execute(same, [layout or None]).fetchall()
-        if not layout:
+                  LEFT JOIN (SELECT fingerprint, any_value(layout_fingerprint) AS layout_fingerprint FROM option_print
+                             GROUP BY fingerprint) o ON o.fingerprint = c.current
+                  WHERE c.blocks IS NOT NULL AND (p.regions IS NULL OR p.unwarped
+                     OR p.layout_fingerprint IS DISTINCT FROM coalesce(o.layout_fingerprint, $1))"""
+        ((found.whole,),) = con.execute(same, [prints("")[1]]).fetchall()
+        if not by_blocks:
             found.whole = found.pages.total()
     return found
 

@@ -54,7 +54,7 @@ class PartWriter:
             | {
                 "revision": work.span.revision,
                 "fingerprint": page.fingerprint or work.span.fingerprint or self._fingerprint,
-                "layout_fingerprint": self._layout_fingerprint or None,
+                "layout_fingerprint": work.span.layout_fingerprint or self._layout_fingerprint or None,
                 "run_id": self._run_id,
                 "attempt": work.attempt,
                 "span_first": work.span.pages[0],

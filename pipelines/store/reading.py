@@ -40,7 +40,7 @@ SELECT doc_id, page_index, revision, state, unnest(blocks, recursive := true) FR
 
 CREATE OR REPLACE VIEW {{prefix}}documents_history AS
 SELECT d.doc_id, d.revision, d.state, d.error_code, d.error_message, d.page_count, d.ok, d.blank, d.degraded, d.failed,
-       d.retryable, d.markdown, u.uris, u.format, r.fingerprint, d.run_id, d."at" AS completed_at
+       d.retryable, d.markdown, u.uris, u.format, r.fingerprint, r.options, d.run_id, d."at" AS completed_at
 FROM document_all d
 LEFT JOIN revision_opened r ON r.doc_id = d.doc_id AND r.revision = d.revision
 LEFT JOIN (SELECT doc_id, list(uri ORDER BY uri) AS uris, any_value(format) AS format FROM source_latest GROUP BY doc_id) u

@@ -44,6 +44,7 @@ RECORDS = pa.schema(
         pa.field("revision", pa.int32()),
         pa.field("pages", pa.list_(pa.int32())),  # revision, span: ascending page indices
         pa.field("blocks", pa.list_(pa.list_(pa.int32()))),  # revision: parallel to pages, of which only these; null: whole pages
+        pa.field("options", pa.string()),  # revision: of its document alone, as JSON; null: none
         pa.field("fingerprint", pa.string()),  # revision, span: with which it is read, was read
         # span
         pa.field("states", pa.list_(pa.string())),  # parallel to pages

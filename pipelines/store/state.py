@@ -36,7 +36,7 @@ WHERE l.kind = 'source';
 
 CREATE OR REPLACE VIEW revision_opened AS
 SELECT doc_id, revision, any_value(pages) AS pages, any_value(fingerprint) AS fingerprint, any_value(run_id) AS run_id,
-       any_value(tries) AS tries, any_value(blocks) AS blocks
+       any_value(tries) AS tries, any_value(blocks) AS blocks, any_value(options) AS options
 FROM ledger WHERE kind = 'revision' GROUP BY doc_id, revision;
 
 -- complete revisions, with what each said when it was completed
@@ -130,10 +130,11 @@ class LedgerState:
         self.con.unregister("wanted")
 
     def open_revisions(self, doc_ids: pa.Array) -> pa.Table:
-        """Of these documents each unfinished revision: doc_id, revision, tries, pages, blocks, missing (what no span covers)."""
+        """Of these documents each unfinished revision: doc_id, revision, tries, pages, blocks, options, missing (not covered)."""
         self.ask(doc_ids)
         return self.table("""
-            SELECT r.doc_id, r.revision, r.tries, r.pages, any_value(r.blocks) AS blocks, list_sort(list_filter(r.pages,
+            SELECT r.doc_id, r.revision, r.tries, r.pages, any_value(r.blocks) AS blocks,
+                   any_value(r.options) AS options, list_sort(list_filter(r.pages,
                      lambda p: NOT list_contains(coalesce(any_value(c.covered), []::INTEGER[]), p))) AS missing
             FROM revision_opened r SEMI JOIN asked a ON a.doc_id = r.doc_id
             LEFT JOIN (SELECT doc_id, revision, list(page_index) AS covered FROM revision_page_asked GROUP BY doc_id, revision) c

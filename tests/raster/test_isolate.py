@@ -199,7 +199,7 @@ def test_a_span_costs_at_most_three_deadlines(tmp_path: Path) -> None:
     config = load(settings=["raster.deadline_s=1.5"])
     path = tmp_path / "l.pdf"
     path.write_bytes(billion_laughs(30, pages=8))
-    stage = Rasterize(config.raster, [])
+    stage = Rasterize(config.raster)
     (work,) = begin([Span("d" * 64, 1, tuple(range(8)), "uri", 8, "pdf")])
     stage.rasterize(work, path, DocumentBudget(tmp_path / "budget", 100))
     stage.close()

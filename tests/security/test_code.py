@@ -76,7 +76,7 @@ def test_a_parquet_manifest_with_a_pickled_column_runs_nothing(tmp_path: Path) -
     named = {b"ARROW:extension:name": b"ray.data.arrow_pickled_object", b"ARROW:extension:metadata": b""}
     column = pa.array([pickle.dumps(Runs(marker))], pa.large_binary())
     pq.write_table(pa.table([column], pa.schema([pa.field("uri", pa.large_binary(), metadata=named)])), manifest)
-    read = f"from pipelines.source.manifest import manifest_uris as m; print(len(list(m('m.parquet', {str(manifest)!r}))))"
+    read = f"from pipelines.source.manifest import manifest_rows as m; print(len(list(m('m.parquet', {str(manifest)!r}))))"
     for first, runs in (
         ("import ray.data", True),
         ("import pipelines.cluster.session", False),
