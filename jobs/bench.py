@@ -17,13 +17,16 @@ from jobs.benches.driver import driver
 from jobs.benches.engine import engine
 from jobs.benches.first_page import first_page
 from jobs.benches.layout import layout
+from jobs.benches.listing import listing
 from jobs.benches.memory import memory
 from jobs.benches.overhead import overhead
 from jobs.benches.pipeline import pipeline
 from jobs.benches.planning import planning
 from jobs.common import run_app
 
-BENCHES: tuple[Callable[..., Figures], ...] = (overhead, first_page, memory, planning, driver, engine, layout, pipeline)
+BENCHES: tuple[Callable[..., Figures], ...] = (
+    overhead, first_page, memory, planning, listing, driver, engine, layout, pipeline,
+)  # fmt: skip
 
 
 def bench_app() -> typer.Typer:
