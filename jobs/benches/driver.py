@@ -125,7 +125,7 @@ class _Threads:
         self._pages = self._outcomes = 0
         threading.Thread(target=self._watch, name="the bench's own", daemon=True).start()
 
-    def over(self, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    def over(self, outcomes: Generator[Outcome, None, None]) -> Generator[Outcome, None, None]:
         """The same outcomes, counted from the first (which is not) to the last."""
         first = next(outcomes)
         before, cpu = self._by_thread(), time.process_time()
