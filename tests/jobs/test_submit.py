@@ -27,7 +27,7 @@ from pipelines.store.audit import audit
 from tests.builders import archive
 from tests.conftest import ROOT
 
-PAGES = 50
+PAGES = 36
 
 
 def free_port() -> int:
