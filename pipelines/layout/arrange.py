@@ -40,7 +40,7 @@ _INK = 0.004  # share of a figure that is drawn, apart from text; less is no fig
 _RULES = 0.025  # share of a table that is drawn, apart from text and rules: what of them was not found
 _INK_CONTRAST = 40  # of 255, from the paper
 _PARAGRAPH_GAP = 0.75  # of a line's height, beyond the usual distance of lines
-_SIZE_CHANGE = 0.15
+_SIZE_CHANGE, _SIZE_CHANGE_SEEN = 0.15, 0.25  # of a text layer, of pixels
 _SHARED = 0.5  # share of a group's rows that hold two lines or more: such a group may be columns
 _DEEP = 0.16  # of the page's height: how far in a row with a page number may stand
 _HEAD, _HEAD_SIZE = 110, 1.3  # letters of a running head at most, and its size, of the body's
@@ -341,7 +341,7 @@ def _breaks(
     """Whether a row begins a paragraph of its own."""
     first, last = row[0], above[0]
     size = max(first.size, 1.0)
-    if abs(first.size - last.size) > _SIZE_CHANGE * max(first.size, last.size) and min(len(first.text), len(last.text)) > 3:
+    if _is_resized(first, last) and min(len(first.text), len(last.text)) > 3:
         return True
     if first.box.y0 - last.box.y0 > usual + _PARAGRAPH_GAP * size:
         return True
@@ -353,6 +353,12 @@ def _breaks(
         return False  # the second row of an item hangs
     indented = 0.8 * size < first.box.x0 - left < 4 * size and last.box.x0 - left < 0.4 * size
     return indented and below is not None and below[0].box.x0 - left < 0.4 * size
+
+
+def _is_resized(one: TextLine, other: TextLine) -> bool:
+    """Whether two lines are set in type of different size; of lines read from pixels that is known less well."""
+    least = _SIZE_CHANGE if one.confidence is None and other.confidence is None else _SIZE_CHANGE_SEEN
+    return abs(one.size - other.size) > least * max(one.size, other.size)
 
 
 def _piece(region: Region, rows: Sequence[Sequence[TextLine]], label: str, body: float) -> Placed:
@@ -473,7 +479,7 @@ def _continues(above: Placed, below: Placed) -> bool:
         first[0].text[:1].islower()
         and not is_item(first[0].text)
         and not last[-1].text.endswith((".", "!", "?", ":", ";"))
-        and abs(last[-1].size - first[0].size) <= _SIZE_CHANGE * size
+        and not _is_resized(last[-1], first[0])
         and -0.6 * size < apart < _NEXT_ROW * size
         and abs(above.region.box.x0 - below.region.box.x0) < 4 * size
     )

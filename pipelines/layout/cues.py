@@ -34,6 +34,8 @@ _MARGIN = 0.09  # of the page's height: furniture stands in it
 _DEEP_MARGIN = 0.16  # where the model says so too
 _TITLE_SIZE = 1.17  # of the body's font size
 _LONG_TITLE = 160  # letters
+_LONG_HEAD = 60  # letters of a numbered head
+_NUMBERED = re.compile(r"^\d{1,2}(?:\.\d{1,2}){0,3}\.?\s+[^\W\d_a-z]")
 _NOTE = re.compile(r"^(?:\d{1,3}|[*†‡§¶#]|\([a-z\d]\)|\[\d+\]|[¹²³⁴-⁹]+|notes?:|source:)\s*\S", re.I)
 
 
@@ -83,6 +85,8 @@ def looks_like_title(rows: Sequence[TextLine], body: float, said: bool) -> bool:
         return len(text) < 100 or size > 1.4 * body
     if sentence or text.endswith(":"):
         return False
+    if rows[0].confidence is not None and len(rows) == 1 and len(text) < _LONG_HEAD and size > body and _NUMBERED.match(text):
+        return True  # pixels do not say what is bold
     return (said or bold) and size > 0.9 * body and len(rows) <= 3 and not text[0].islower()
 
 

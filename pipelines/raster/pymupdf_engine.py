@@ -136,22 +136,33 @@ class PyMuPDFRasterizer:
         hidden: list[Word] = []
         turn = page.rotation_matrix
         line_number = 0
+        drawn: set[tuple[str, int, int]] = set()
         for block in content["blocks"]:
             for line in block.get("lines", ()):
-                for word, seen in _line_words(line, line_number, turn, mupdf.Rect):
+                for word, seen in _line_words(line, line_number, turn, mupdf.Rect, drawn):
                     (visible if seen else hidden).append(word)
                 line_number += 1
         return tuple(visible), tuple(hidden)
 
 
-def _line_words(line: Any, number: int, turn: Any, rect: Any) -> Iterator[tuple[Word, bool]]:
-    """Words of a line, cut at white space and where letters stand apart; a word is hidden when its first span is."""
+def _line_words(line: Any, number: int, turn: Any, rect: Any, drawn: set[tuple[str, int, int]]) -> Iterator[tuple[Word, bool]]:
+    """Words of a line, cut at white space and where letters stand apart; a word is hidden when its first span is.
+
+    Args:
+        drawn: letters of the page so far, with their places in half points: one that is drawn again there (to look bold, to
+            cast a shadow) is the same letter.
+    """
     text, box, head = "", None, None
     apart = _word_gap(line)
     for span in line["spans"]:
         for char in span["chars"]:
             here = rect(char["bbox"])
             space = char["c"].isspace()
+            if not space:
+                place = char["c"], round(2 * here.x0), round(2 * here.y0)
+                if place in drawn:
+                    continue
+                drawn.add(place)
             if text and head is not None and box is not None and (space or here.x0 - box.x1 > apart):
                 yield _word(text, box, number, head, turn), _is_visible(head)
                 text, box, head = "", None, None

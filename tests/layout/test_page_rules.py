@@ -150,6 +150,17 @@ def test_where_a_paragraph_begins() -> None:
     assert labels(arrange(region, headed, page())) == ["title", "text"]
 
 
+def test_pixels_say_less_of_type_than_a_layer_does() -> None:
+    region = [Region("text", Box(55, 95, 590, 200), 0.9, "text")]
+    lines = [*prose(60, 100, 3), *(replace(found, size=8.2) for found in prose(60, 142, 3))]
+    assert len(arrange(region, lines, page())) == 2
+    assert len(arrange(region, [replace(found, confidence=0.9) for found in lines], page())) == 1
+    head = line("2.1 Market details", 60, 100, 10.5)
+    assert not looks_like_title([head], 10, False)  # a layer would say that it is bold
+    assert looks_like_title([replace(head, confidence=0.9)], 10, False)
+    assert not looks_like_title([replace(line("2 tonnes in October", 60, 100, 10.5), confidence=0.9)], 10, False)
+
+
 def test_lines_on_both_sides_of_a_picture_are_two_paragraphs() -> None:
     lines = [*prose(60, 100, 1), *prose(60, 114, 1)]
     between = Box(55, 110.5, 560, 113.5)

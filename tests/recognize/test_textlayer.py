@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from pipelines.raster.isolate import IsolatedRasterizer
 from pipelines.recognize.textlayer import join_lines, trust, words_by_region
 from pipelines.schema import Box, RasterPage, Region, Word
+from tests.builders import drawn_pdf, text_at
 
 SENTENCE = ["The", "steady", "ledger", "inspected", "eight", "hundred", "units", "in", "October", "contrary", "to", "plans"]
 
@@ -63,3 +66,13 @@ def test_lines_of_a_paragraph() -> None:
     assert join_lines(["a revised tur\u2010", "bine"]) == "a revised turbine"
     assert join_lines(["Smith-", "Jones"]) == "Smith- Jones"
     assert join_lines(["每一页都有", "唯一的状态"]) == "每一页都有唯一的状态"
+
+
+def test_letters_that_are_drawn_twice_in_one_place_are_read_once(tmp_path: Path) -> None:
+    """What a page does to look bold; the same letters elsewhere, or side by side, stay."""
+    twice = [text_at(20, 150, "Kruger illegal"), text_at(20, 150, "Kruger illegal"), text_at(20, 100, "Kruger illegal", 4)]
+    path = tmp_path / "bold.pdf"
+    path.write_bytes(drawn_pdf(["\n".join(twice)]))
+    with IsolatedRasterizer("pymupdf", 60, 1024) as rasterizer:
+        page = rasterizer.render(str(path), [], 0, 72, 25)
+    assert [word.text for word in page.words] == ["Kruger", "illegal"] * 2
