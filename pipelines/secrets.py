@@ -11,12 +11,13 @@ import hashlib
 import re
 from urllib.parse import quote, unquote
 
-# parameters that sign a link or say who asks, with what only dates or limits them: the path names the object without them
+# Parameters that sign a link or say who asks, with what only dates or limits them: the path names the object without them. Every
+# repetition is bounded, so that no text costs more than its length.
 _SIGNING = (
-    r"x-amz-[\w-]+|x-goog-[\w-]+|x-oss-[\w-]+|x-cos-[\w-]+|awsaccesskeyid|googleaccessid|ossaccesskeyid|key-pair-id|"
-    r"sig|signature|(?:\w+[_-])?api[_-]?key|(?:\w+[_-])?password|passwd|pwd|(?:\w+[_-])?secret(?:[_-]\w+)?"
+    r"x-(?:amz|goog|oss|cos)-[\w-]{1,60}|awsaccesskeyid|googleaccessid|ossaccesskeyid|key-pair-id|"
+    r"sig|signature|(?:\w{1,40}[_-])?api[_-]?key|(?:\w{1,40}[_-])?password|passwd|pwd|(?:\w{1,40}[_-])?secret(?:[_-]\w{1,40})?"
 )
-_NAMING = r"(?:\w+[_-])?token|credentials?|auth|authorization|sas|jwt"  # may be all that tells one link from another
+_NAMING = r"(?:\w{1,40}[_-])?token|credentials?|auth|authorization|sas|jwt"  # may be all that tells one link from another
 _SIGNS, _NAMES = re.compile(_SIGNING, re.I), re.compile(_NAMING, re.I)
 _LIMITS = re.compile(r"expires|policy|se|sp|sv|sr|st|spr|sip|srt|ss|sdd|skoid|sktid|skt|ske|sks|skv", re.I)  # CloudFront, Azure
 _USERINFO = re.compile(r"\b(?P<scheme>[a-z][a-z0-9+.-]{0,20})://(?P<info>[^/?#\s\"'<>]{0,500})@", re.I)

@@ -66,6 +66,17 @@ def test_hiding_never_fails_and_is_done_at_once(uri: str, around: str) -> None:
     assert scrub(once) == once
 
 
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "piece", ["a", "a_", "a-", "http://", "a@", "bearer ", "token=", "secret_", "x-amz-", "secret-a_", "://a:"]
+)
+def test_no_text_costs_more_than_its_length(piece: str) -> None:
+    """A million characters of what the patterns look for; quadratic, it would be hours."""
+    text = piece * (1_000_000 // len(piece))
+    assert scrub(text)
+    assert public("https://h/?" + text)
+
+
 WORDS = [f"ClientResponseError: 403, message='Forbidden', url='{uri}'" for uri in SIGNED] + [
     "Could not connect to the endpoint URL: http://minio:5ec@host:9000/bucket",
     "401 Authorization: Bearer 5ec0123456789", "{'aws_secret_access_key': '5ec/x', 'aws_session_token': \"5ec\"}", "password=5ec",
