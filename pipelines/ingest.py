@@ -180,8 +180,9 @@ def run_job(
         canaries = None if riding is Riding.NONE else Canaries(site, store, ledger, anyway=riding is Riding.ALONE)
         run = Run(site, plan(site, ledger, summary), store, ledger, summary, canaries)
         begun = {"status": "running", "source": summary.source, "request": summary.request}
-        ledger.append([record("run", run_id=site.run_id, summary=json.dumps(begun))])
-        exit_code = _execute(run, summary, config, inline, until)
+        with _draining(run) as handles:  # before anybody can see that the run has begun
+            ledger.append([record("run", run_id=site.run_id, summary=json.dumps(begun))])
+            exit_code = _execute(run, summary, config, inline, until, handles)
         report = _report(summary, exit_code, store, ledger, config)
         log.info(
             "run_ended", status=summary.status, exit=exit_code.name, pages=summary.pages_done, failed=summary.pages["failed"],
@@ -223,12 +224,15 @@ def fingerprints_of(config: Config) -> Prints:
     return prints_of(config, _engines(config, identify(config))[1])
 
 
-def _execute(run: Run, summary: Summary, config: Config, inline: bool, until: datetime | None) -> ExitCode:
+def _execute(run: Run, summary: Summary, config: Config, inline: bool, until: datetime | None, handles: bool) -> ExitCode:
+    """
+    Args:
+        handles: whether this thread handles signals.
+    """
     deadline: Deadline | None = None
     try:
         with ExitStack() as around:
             around.enter_context(Progress(summary, config.observe.line_every_s))
-            handles = around.enter_context(_draining(run))
             if until is not None:
                 deadline = Deadline(until, config.nightly.drain_s, run.under_way_s, run.drain, handles)
                 around.enter_context(deadline)
