@@ -102,12 +102,27 @@ class Planner:
             only: objects of other verdicts are left.
         """
         for batch in batches:
-            found = [candidate for candidate in self._changes.compare(batch) if only in (None, candidate.verdict)]
+            found = self._merged([candidate for candidate in self._changes.compare(batch) if only in (None, candidate.verdict)])
             known = (Verdict.OPEN, Verdict.RETRY_PAGES, Verdict.PARTIAL)
             yield from self._unchanged([candidate for candidate in found if candidate.verdict in known])
             for probed in probe_all(candidate for candidate in found if candidate.verdict not in known):
                 self.reached += 1
                 yield self.probed(probed)
+
+    def _merged(self, found: list[Candidate]) -> list[Candidate]:
+        """Rows of a manifest that name one object as one: all pages that they ask for, the options of the first."""
+        by_uri: dict[str, Candidate] = {}
+        for candidate in found:
+            before = by_uri.setdefault(candidate.uri, candidate)
+            if before is candidate:
+                continue
+            self.reached += 1
+            if before.options != candidate.options:
+                self.repeated += 1
+            else:
+                pages = f"{before.pages},{candidate.pages}" if before.pages and candidate.pages else ""
+                by_uri[candidate.uri] = replace(before, pages=pages)
+        return list(by_uri.values())
 
     # -- objects that need no fetching ---------------------------------------------------------------------------------
 

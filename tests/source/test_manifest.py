@@ -111,20 +111,19 @@ def test_page_ranges_count_as_asked(tmp_path: Path) -> None:
     output = tmp_path / "out"
     path = written(tmp_path / "in" / "m.csv", {"uri": ["a.pdf", "b.pdf", "c.pdf", "a.pdf"], "pages": ["2-3", None, "9", "6-"]})
     ended = inline(path, output)
-    assert pages(output) == {"a": [1, 2], "b": [0, 1, 2, 3]}
+    assert pages(output) == {"a": [1, 2, 5], "b": [0, 1, 2, 3]}  # rows of one object are one
     assert {failure.code for failure in ended.summary.failures} == {"PAGES_OUT_OF_RANGE"}
-    assert "1 rows ask for other pages" in ended.summary.message
     assert ended.exit_code == ExitCode.SOME_FAILED
     result = audit(str(output))
-    assert (result.ok, result.pages, result.left_out, result.problems) == (True, 6, 4, [])
+    assert (result.ok, result.pages, result.left_out, result.problems) == (True, 7, 3, [])
 
-    path = written(tmp_path / "in" / "m.csv", {"uri": ["a.pdf", "b.pdf", "c.pdf"], "pages": ["2-3,6-", "1", "2"]})
+    path = written(tmp_path / "in" / "m.csv", {"uri": ["a.pdf", "b.pdf", "c.pdf"], "pages": ["1-3", "1", "2"]})
     ended = inline(path, output)
     assert ended.exit_code == ExitCode.OK
-    assert ended.summary.pages.total() == 2  # page 6 of a, page 2 of c; b has more than it asks for
-    assert pages(output) == {"a": [1, 2, 5], "b": [0, 1, 2, 3], "c": [1]}
+    assert ended.summary.pages.total() == 2  # page 1 of a, page 2 of c; b has more than it asks for
+    assert pages(output) == {"a": [0, 1, 2, 5], "b": [0, 1, 2, 3], "c": [1]}
     assert inline(path, output).summary.status == "nothing_to_do"
-    assert inline(tmp_path / "in", output).summary.pages.total() == 4  # the folder asks for all of each
+    assert inline(tmp_path / "in", output).summary.pages.total() == 3  # the folder asks for all of each
     result = audit(str(output))
     assert (result.ok, result.pages, result.left_out) == (True, 12, 0)
 
@@ -207,3 +206,11 @@ def test_what_is_asked_follows_the_row(options: Callable[..., Ended], tmp_path: 
     names = {row["doc_id"]: Path(row["uris"][0]).stem for row in pagemill.read(str(tmp_path / "out"), "documents").to_pylist()}
     labels = {names[row["doc_id"]]: row["label"] for row in pagemill.read(str(tmp_path / "out"), "blocks").to_pylist()}
     assert labels == {"a": "table", "b": "formula", "c": "text"}
+
+
+def test_one_object_has_the_options_of_its_first_row(options: Callable[..., Ended], tmp_path: Path) -> None:
+    same = {"uri": ["a.pdf", "b.pdf", "a.pdf"], "temperature": [0.5, 0.6, 0.7]}
+    ended = options(same)
+    assert said(tmp_path / "out") == {"a": "0.5 1003520", "b": "0.6 1003520"}
+    assert "1 rows ask for other pages or options" in ended.summary.message
+    assert ended.exit_code == ExitCode.OK
