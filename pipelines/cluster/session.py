@@ -32,7 +32,7 @@ from pipelines.cluster.ray_private import (
     without_idle_processes,
 )
 from pipelines.config import RayConfig
-from pipelines.errors import ConfigError
+from pipelines.errors import ClusterLost, ConfigError
 
 read_no_pickles()
 _MIB = 1 << 20
@@ -89,9 +89,13 @@ class Session:
                 return
             except ConnectionError as error:
                 raise ConfigError(f"ray.address={address}: {error}. Start a head there, or --set ray.address=null") from None
-            except Exception:  # a loaded machine fails to bring its agents up in time: seen by experiment, helped by trying again
+            except Exception as error:  # a loaded machine fails to bring its agents up in time: seen, helped by trying again
                 if attempt == self._config.startup_tries:
-                    raise
+                    words = (str(error).strip().splitlines() or [""])[0]
+                    raise ClusterLost(
+                        f"Ray does not start here: {type(error).__name__}: {words}. Is {tempfile.gettempdir()} full, or memory? "
+                        "Its logs are in ray/session_latest/logs there; `pagemill doctor` looks at the machine"
+                    ) from error
                 ray.shutdown()
                 time.sleep(2**attempt)
 
