@@ -113,7 +113,7 @@ def ends_like(undisturbed: pa.Table, output: str, source: Path | None = None, op
 class Nodes:
     """A Ray cluster of several nodes on this machine: a head without CPUs, where drivers attach, and others that die."""
 
-    def __init__(self, others: int, cpus: int, **system: object) -> None:
+    def __init__(self, others: int, cpus: int) -> None:
         from ray.cluster_utils import Cluster
 
         from pipelines.cluster.ray_private import without_dashboard_process
@@ -124,7 +124,7 @@ class Nodes:
         with without_dashboard_process(), pytest.MonkeyPatch.context() as patch:
             patch.setattr("ray._private.utils.write_ray_address", lambda *_: None)  # nobody's ray.address=auto shall find it
             head = {"num_cpus": 0, "object_store_memory": 100 << 20, "include_dashboard": False}
-            self._cluster = Cluster(head_node_args=head | {"_system_config": looks | system}, initialize_head=True)
+            self._cluster = Cluster(head_node_args=head | {"_system_config": looks}, initialize_head=True)
         self.others = [self.add() for _ in range(others)]
 
     @property

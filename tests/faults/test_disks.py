@@ -1,20 +1,18 @@
-"""P2 on disks that fill up: the output's, a node's cache, the one that Ray spills to."""
+"""P2 on disks that fill up: the output's, a node's cache."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
-import pytest
 
 import pagemill
 from pipelines.errors import ExitCode
 from tests.builders import archive, pdf_bytes
 from tests.conftest import Driver, inline
 from tests.faults.disks import SmallDisk
-from tests.faults.harness import PAGES, SLOW, Nodes, ends_like
+from tests.faults.harness import PAGES, SLOW, ends_like
 
 Disks = Callable[[str, int], SmallDisk]
 
@@ -50,27 +48,3 @@ def test_the_cache_is_full(tmp_path: Path, small_disk: Disks) -> None:
     assert inline(source, tmp_path / "whole").exit_code == ExitCode.OK
     whole = pagemill.read(str(tmp_path / "whole"), "pages").num_rows
     assert pagemill.read(str(tmp_path / "out"), "pages").num_rows == whole == 4
-
-
-@pytest.mark.chaos
-@pytest.mark.long
-@pytest.mark.timeout(1800)
-def test_the_disk_that_ray_spills_to_is_full(source: Path, tmp_path: Path, small_disk: Disks) -> None:
-    """Page images cross an object store that is too small for them, with 16 MiB to spill to."""
-    disk = small_disk("spill", 16 << 10)
-    spilling = {"type": "filesystem", "params": {"directory_path": str(disk.path)}}
-    nodes = Nodes(1, 4, object_spilling_config=json.dumps(spilling))
-    large: dict[str, object] = {"ray.fuse": "false", "raster.dpi": 500, "ray.object_store_mib": 2048, "ray.worker_cpus": 0.4}
-    try:
-        driver = Driver(nodes.address, tmp_path / "cache")
-        code, out = driver.run(str(source), str(tmp_path / "out"), settings=SLOW | large, timeout=900)
-        assert code in (0, 3, 7), out
-    finally:
-        nodes.close()
-    whole = Driver("null", tmp_path / "cache")
-    assert whole.run(str(source), str(tmp_path / "out"), settings=SLOW | large | {"ray.fuse": "true"})[0] == 0
-    assert whole.run(str(source), str(tmp_path / "whole"), settings=SLOW | large | {"ray.fuse": "true"})[0] == 0
-    from tests.faults.harness import read_pages
-
-    undisturbed = read_pages(str(tmp_path / "whole"))
-    ends_like(undisturbed, str(tmp_path / "out"), source)

@@ -7,12 +7,13 @@ import random
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pytest
 
 from pipelines.store.audit import audit
 from tests.conftest import Driver
-from tests.faults.harness import read_pages, run_with_kills
+from tests.faults.harness import SLOW, ends_like, read_pages, run_with_kills, wait_for
 from tests.s3server import S3
 
 
@@ -56,3 +57,23 @@ def test_many_kills_at_random_moments(
         assert read_pages(output, options).equals(undisturbed)
         result = audit(output, storage_options=options)
         assert result.ok, result.problems
+
+
+@pytest.mark.chaos
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_the_raylet_of_a_private_cluster_dies(driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
+    """Ray ends its driver with them; what was committed stays, and nothing of the cluster is left behind."""
+    output = str(tmp_path / "out")
+    process = driver.start(str(source), output, settings=SLOW | {"ray.address": "null"})
+    wait_for(lambda: list(Path(output).glob("pages/*.parquet")), process, "the first part")
+    tree = psutil.Process(process.pid).children(recursive=True)
+    (target,) = [child for child in tree if child.name() == "raylet"]
+    target.kill()
+    out, _ = process.communicate(timeout=600)
+    assert process.returncode != 0
+    assert "Raylet is terminated" in out
+    assert not psutil.wait_procs(tree, timeout=60)[1]
+    code, out = driver.run(str(source), output, settings=SLOW)
+    assert code == 0, out
+    ends_like(undisturbed, output, source)

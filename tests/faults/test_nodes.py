@@ -36,6 +36,5 @@ def test_a_node_that_dies_costs_time_and_no_page(
     wait_for(lambda: list(Path(output).glob("pages/*.parquet")), process, "the first part")
     nodes.kill(nodes.working()[0])
     out, _ = process.communicate(timeout=600)
-    print(out)
     assert process.returncode == 0, out
     ends_like(undisturbed, output, source)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import random
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +12,7 @@ import pipelines.store.filesystem as filesystem
 from pipelines.source.remote import RemoteSource
 from pipelines.store.objects import ObjectStore
 from tests.conftest import Driver
-from tests.faults.harness import SLOW, ends_like, kill_soon, parts, wait_for
+from tests.faults.harness import SLOW, ends_like, parts, wait_for
 from tests.s3server import S3
 
 
@@ -80,45 +77,3 @@ def test_a_body_that_drips_for_ever_is_given_up(s3: S3, tmp_path: Path, monkeypa
     remote.fetch(remote.path, str(tmp_path / "file"))
     assert (tmp_path / "file").read_bytes() == b"x" * 4000
     assert remote.counts["retried"] >= 1
-
-
-@pytest.mark.chaos
-@pytest.mark.long
-def test_a_large_upload_in_parts_that_break(s3: S3) -> None:
-    """What `compact` writes goes up in several requests, each of which may fail, the last one after it was done."""
-    store = ObjectStore(s3.bucket() + "/out", s3.options(faulty=True), retries=3)
-    data = os.urandom(101 << 20)  # s3fs cuts from 100 MiB on
-    s3.fault("torn", "PUT", "partNumber=2", times=1)
-    store.put("torn", data)
-    assert store.get("torn") == data
-    s3.fault("lost_answer", "POST", "uploadId", times=1)
-    store.put("lost", data)
-    assert store.get("lost") == data
-    s3.fault("lost_answer", "POST", "uploadId", times=1)
-    assert not store.put_new("once", data)  # its own first try was done: whoever put it reads it back
-    assert store.get("once") == data
-    assert not [rule for rule in s3.faults.rules if rule["times"]]
-
-
-@pytest.mark.chaos
-@pytest.mark.long
-@pytest.mark.timeout(3600)
-def test_bad_weather_and_kills(driver: Driver, source: Path, undisturbed: pa.Table, s3: S3) -> None:
-    """One request in twelve fails in one way or another while drivers are killed; source and output on the store."""
-    seed = int(os.environ.get("PAGEMILL_CHAOS_SEED") or time.time())
-    print(f"PAGEMILL_CHAOS_SEED={seed}")
-    dice = s3.faults.dice = random.Random(seed)
-    for _ in range(3):
-        output = s3.bucket() + "/out"
-        for kind in ("slowdown", "reset", "torn", "lost_answer", "truncated", "slow", "conflict"):
-            method = {"torn": "PUT", "conflict": "PUT", "truncated": "GET", "slow": "GET"}.get(kind, "*")
-            s3.fault(kind, method, "/out/", times=1 << 30, chance=1 / 80)
-        for _ in range(3):
-            before = parts(output, s3.options())
-            process = driver.start(str(source), output, settings=settings(s3, store__retries=6))
-            kill_soon(process, "driver", before, lambda: parts(output, s3.options()), dice)  # noqa: B023
-            process.communicate(timeout=400)
-        code, out = driver.run(str(source), output, settings=settings(s3, store__retries=6))
-        assert code == 0, out
-        s3.faults.rules.clear()
-        ends_like(undisturbed, output, source, s3.options())
