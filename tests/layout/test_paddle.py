@@ -31,7 +31,6 @@ def regions(python: Path, engine: str, folder: Path) -> list[list[Any]]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["v2", "v3"])
 def run(python: Path, script: str, *words: str) -> str:
     command = [str(python), f"tests/layout/{script}", *words]
     ran = subprocess.run(
@@ -41,6 +40,7 @@ def run(python: Path, script: str, *words: str) -> str:
     return ran.stdout
 
 
+@pytest.mark.parametrize("kind", ["v2", "v3"])
 def test_both_give_the_same_boxes(tmp_path: Path, kind: str) -> None:
     """All 60 queries of each page: class, order, box, score. Two frameworks round apart: a pixel, a few ten-thousandths."""
     run(TORCH, "tiny_doclayout.py", kind, str(tmp_path))
