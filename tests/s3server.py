@@ -187,8 +187,17 @@ def _handler(port: int, faults: Faults) -> type[BaseHTTPRequestHandler]:
 
 def main() -> None:
     os.environ.update(KEYS)
+    from moto.s3.responses import S3Response
     from moto.server import ThreadedMotoServer
 
+    # moto looks whether the object is there, and then stores it: two creations at once can both succeed. S3's are atomic
+    one_at_a_time, put = threading.Lock(), S3Response._key_response_put
+
+    def atomic(response: Any, *arguments: Any) -> Any:
+        with one_at_a_time:
+            return put(response, *arguments)
+
+    S3Response._key_response_put = atomic  # type: ignore[method-assign]
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     print(json.dumps({"port": server.get_host_and_port()[1]}), flush=True)
