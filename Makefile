@@ -35,7 +35,7 @@ help:
 	@echo "make test       all checks: ruff, mypy, tests"
 	@echo "make test-vllm  of these the ones that run vLLM for real, on the CPU, in $(VLLM)"
 	@echo "make test-long  the tests that take long"
-	@echo "make chaos      kill drivers, workers and actors at random moments, many times"
+	@echo "make chaos      what dies, breaks or goes away in mid-run, many times at random moments (docs/reliability.md)"
 	@echo "make corpus     how good the reading is, on every document of a corpus (CORPUS=DIR, else ../shared/corpus)"
 	@echo "make parity     600 generated pages through the official PaddleOCR-VL code and ours, all outputs compared (docs/parity.md)"
 	@echo "make lint       ruff and mypy alone"
