@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.lanes import number_of
-from pipelines.store.parts import document_folder
+from pipelines.store.parts import document_folder, images_of
 from pipelines.store.reading import Output
 
 _MOST_PROBLEMS = 1000
@@ -211,7 +211,7 @@ def _part(output: Output, part: str, expected: list[tuple[Any, ...]], result: Au
     for wanted in expected:
         if wanted not in rows:
             result.problem(f"{part}: page {wanted[1]} of {wanted[0]} is not in it as the ledger says")
-        for image in {block["image"] for block in rows.get(wanted, ()) if block["image"]}:
+        for image in set().union(*(images_of(block) for block in rows.get(wanted, ()))):
             if not output.store.exists(f"{document_folder(wanted[0])}/{image}"):
                 result.problem(f"image {image} of document {wanted[0]}: missing")
 

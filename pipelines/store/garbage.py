@@ -21,7 +21,7 @@ from pipelines.store.filesystem import TEMPORARY
 from pipelines.store.inventory import Inventory, Stored, load
 from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
-from pipelines.store.parts import document_folder
+from pipelines.store.parts import document_folder, images_of
 from pipelines.store.records import record
 from pipelines.store.state import LedgerState
 
@@ -56,6 +56,8 @@ CREATE TABLE needed_image (key VARCHAR);
 CREATE TABLE named_part (part VARCHAR, lane INTEGER);
 CREATE TABLE moved_part (old_part VARCHAR, new_part VARCHAR);
 """
+
+_SHOWN = ["blocks.list.element.image", "blocks.list.element.html"]  # where a row names image files
 
 _GARBAGE = """
 SELECT f.key, f.size, f.modified,
@@ -189,10 +191,10 @@ class Collector:
             return
         for (part,) in state.rows("SELECT part FROM needed n SEMI JOIN found f ON f.key = n.part"):
             data = io.BytesIO(self._store.get(str(part)))
-            rows = pq.ParquetFile(data).read(columns=["doc_id", "blocks.list.element.image"]).to_pylist()
+            rows = pq.ParquetFile(data).read(columns=["doc_id", *_SHOWN]).to_pylist()
             keys = sorted({
-                f"{document_folder(row['doc_id'])}/{block['image']}"
-                for row in rows for block in row["blocks"] or () if block["image"]
+                f"{document_folder(row['doc_id'])}/{image}"
+                for row in rows for block in row["blocks"] or () for image in images_of(block)
             })  # fmt: skip
             if keys:
                 state.con.register("some_images", pa.table({"key": keys}))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipelines.schema import PAGES, Block, Box, PageWork, Region, SpanReceipt, S
 from pipelines.store.objects import ObjectStore
 
 _LONGEST_MESSAGE = 300  # characters of a failed page's message that travel with its receipt; the part has all of it
+_IMAGE = re.compile(r"\b[0-9a-f]{64}\.(?:png|jpg)\b")  # as figures are named: by their bytes
 ROW_GROUP_PAGES = 1024  # a reader that wants one document fetches a few MB, not the part
 
 
@@ -63,6 +65,12 @@ class PartWriter:
             }
             for page in work.pages
         ]
+
+
+def images_of(block: Mapping[str, Any]) -> set[str]:
+    """Names of the image files that a stored block shows: a figure's own, and those inside a table's cells."""
+    shown = set(_IMAGE.findall(block["html"] or ""))
+    return shown | {block["image"]} if block["image"] else shown
 
 
 def document_folder(doc_id: str) -> str:

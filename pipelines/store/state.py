@@ -182,15 +182,15 @@ def install_views(
     record with its lane.
 
     Args:
-        scratch: an existing folder; an empty ledger needs one file there so that the views have columns.
+        scratch: an existing folder, for a file without records: it brings the columns that an empty ledger, or files of an older
+            minor version, lack.
         published: leave out what unpublished runs read.
     """
     empty = scratch / "empty.parquet"
-    if not all(lanes):
-        pq.write_table(RECORDS.empty_table(), empty)
+    pq.write_table(RECORDS.empty_table(), empty)
     selects = []
     for lane, files in enumerate(lanes):
-        quoted = ", ".join("'" + str(file).replace("'", "''") + "'" for file in (files or [empty]))
+        quoted = ", ".join("'" + str(file).replace("'", "''") + "'" for file in [*files, empty])
         selects.append(f"SELECT *, {lane} AS lane FROM read_parquet([{quoted}], union_by_name = true)")
     name = "lane_record_whole" if published else "lane_record"
     con.execute(f"CREATE OR REPLACE VIEW {name} AS " + " UNION ALL BY NAME ".join(selects))

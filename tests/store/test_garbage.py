@@ -164,21 +164,26 @@ def test_what_is_put_again_meanwhile_stays(tmp_path: Path) -> None:
     ledger.close()
 
 
-def with_figure(made: Made, doc_id: str, revision: int, page: int, data: bytes, commit: bool) -> str:
+def with_figure(made: Made, doc_id: str, revision: int, page: int, data: bytes, commit: bool, cell: bool = False) -> str:
     (work,) = begin([Span(doc_id, revision, (page,), "uri", 3, "pdf")])
     name = f"{hashlib.sha256(data).hexdigest()}.png"
     work.pages[0].figures = [Figure(name, data)]
-    work.pages[0].blocks = [Block("figure", Box(0, 0, 9, 9), "", "none", "e", "", image=name)]
+    if cell:
+        html = f'<table><tr><td><img src="{name}" alt="Image" /></td></tr></table>'
+        work.pages[0].blocks = [Block("table", Box(0, 0, 9, 9), "", "pixels", "e", "", html=html)]
+    else:
+        work.pages[0].blocks = [Block("figure", Box(0, 0, 9, 9), "", "none", "e", "", image=name)]
     receipts = PartWriter(made.store, "run", "print").write([work])
     if commit:
         made.commit(*[span_record(receipt, "run") for receipt in receipts])
     return f"{document_folder(doc_id)}/{name}"
 
 
-def test_images_stay_while_a_row_shows_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cell", [False, True], ids=["a figure", "a figure in a table"])
+def test_images_stay_while_a_row_shows_them(tmp_path: Path, cell: bool) -> None:
     made = Made(tmp_path / "out")
     made.opened(A, 1, [0, 1])
-    shown = with_figure(made, A, 1, 0, b"shown", commit=True)
+    shown = with_figure(made, A, 1, 0, b"shown", commit=True, cell=cell)
     made.span(A, 1, (1,), "text")
     orphan = with_figure(made, A, 1, 1, b"orphan", commit=False)
     made.complete(A, 1, 2)
@@ -187,6 +192,8 @@ def test_images_stay_while_a_row_shows_them(tmp_path: Path) -> None:
     assert {entry.key for entry in found(made.root) if entry.kind == "image"} == {orphan}
     assert collected(made.root).count["image"] == 1
     assert made.store.exists(shown)
+    made.store.delete(shown)
+    assert any(shown.rpartition("/")[2] in problem for problem in audit(made.root).problems)
 
 
 def test_superseded_readings_go_when_told_and_history_says_what_is_left(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import pagemill
 from pipelines.schema import BLOCK, PAGES
 from pipelines.store.audit import audit
+from pipelines.store.ledger import Ledger
 from pipelines.store.parts import part_bytes
 from pipelines.store.records import record
 from tests.store.made import A, B, C, Made
@@ -114,6 +115,21 @@ def test_a_part_of_an_older_minor_version_stays_readable(made: Made) -> None:
     assert len(rows) == 4
     assert {row["cpu_s"] for row in rows} == {None}
     assert "agreement" in pagemill.read(made.root, "blocks").column_names
+
+
+def test_a_ledger_of_an_older_minor_version_stays_readable_and_is_written_on(made: Made) -> None:
+    before = made.markdown(), pagemill.read(made.root, "documents").to_pylist(), audit(made.root).pages
+    made.ledger.release()
+    for file in Path(made.root).rglob("ledger/0/**/*.parquet"):
+        pq.write_table(pq.read_table(file).drop_columns(["blocks", "options"]), file)
+    assert (made.markdown(), pagemill.read(made.root, "documents").to_pylist(), audit(made.root).pages) == before
+    ledger = Ledger(made.store, merge_every=3)
+    ledger.claim("later", 1, 60)
+    for number in range(7):  # what is merged into segments has all columns
+        ledger.append([record("revision", doc_id=A, revision=2 + number, pages=[1], blocks=[[0]], fingerprint="new")])
+    ledger.release()
+    ledger.close()
+    assert (made.markdown(), pagemill.read(made.root, "documents").to_pylist(), audit(made.root).pages) == before
 
 
 def test_every_column_is_documented() -> None:
