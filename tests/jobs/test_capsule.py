@@ -137,16 +137,16 @@ def test_an_encrypted_document_stays_encrypted(call: Call, tmp_path: Path) -> No
     source, output, file = tmp_path / "in", tmp_path / "out", tmp_path / "c.zip"
     source.mkdir()
     document = pymupdf.open("pdf", pdf_bytes(["secret words"]))
-    locked = document.tobytes(encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw="5ec-opens", owner_pw="5ec-own")
+    locked = document.tobytes(encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw="zqSec-opens", owner_pw="zqSec-own")
     (source / "locked.pdf").write_bytes(locked)
-    word = {"source__passwords": "[5ec-opens]"}
+    word = {"source__passwords": "[zqSec-opens]"}
     inline(source, output, source__cache_dir=tmp_path / "cache", **word)
     made(call, output, "locked.pdf:1", file, *set_of(tmp_path, **word))
     with zipfile.ZipFile(file) as held:
-        assert not [name for name in held.namelist() if b"5ec" in held.read(name)]
+        assert not [name for name in held.namelist() if b"zqSec" in held.read(name)]
     code, out = call("replay", file, "--here")
     assert (code, "ENCRYPTED" in out) == (ExitCode.SOME_FAILED, True), out
-    code, out = call("replay", file, "--here", "--set=source.passwords=[5ec-opens]")
+    code, out = call("replay", file, "--here", "--set=source.passwords=[zqSec-opens]")
     assert code == 0, out
 
 

@@ -30,16 +30,16 @@ from tests.conftest import Driver
 from tests.s3server import S3
 
 SIGNED = {
-    "https://b.s3.amazonaws.com/a%20b.pdf?X-Amz-Algorithm=A&X-Amz-Credential=AKIA/x&X-Amz-Date=1&X-Amz-Expires=9&X-Amz-Signature=5ec":
+    "https://b.s3.amazonaws.com/a%20b.pdf?X-Amz-Algorithm=A&X-Amz-Credential=AKIA/x&X-Amz-Date=1&X-Amz-Expires=9&X-Amz-Signature=zqSec":
         "https://b.s3.amazonaws.com/a%20b.pdf",
-    "https://a.blob.core.windows.net/c/a.pdf?sv=2024&se=2026&sp=r&sig=5ec%3D": "https://a.blob.core.windows.net/c/a.pdf",
-    "https://d.cloudfront.net/a.pdf?Expires=1&Signature=5ec&Key-Pair-Id=K&v=2": "https://d.cloudfront.net/a.pdf?v=2",
-    "https://storage.googleapis.com/b/a.pdf?GoogleAccessId=g&Expires=1&Signature=5ec": "https://storage.googleapis.com/b/a.pdf",
-    "http://user:5ec@host:80/a.pdf?id=3#p": "http://host:80/a.pdf?id=3#p",
-    "https://5ec@host/a.pdf": "https://host/a.pdf",
+    "https://a.blob.core.windows.net/c/a.pdf?sv=2024&se=2026&sp=r&sig=zqSec%3D": "https://a.blob.core.windows.net/c/a.pdf",
+    "https://d.cloudfront.net/a.pdf?Expires=1&Signature=zqSec&Key-Pair-Id=K&v=2": "https://d.cloudfront.net/a.pdf?v=2",
+    "https://storage.googleapis.com/b/a.pdf?GoogleAccessId=g&Expires=1&Signature=zqSec": "https://storage.googleapis.com/b/a.pdf",
+    "http://user:zqSec@host:80/a.pdf?id=3#p": "http://host:80/a.pdf?id=3#p",
+    "https://zqSec@host/a.pdf": "https://host/a.pdf",
     "http://user:5@ec@host/a.pdf": "http://host/a.pdf",
-    "sftp://user:5ec@host/a.pdf": "sftp://host/a.pdf",
-    "https://host/a.pdf?api_key=5ec&page=1": "https://host/a.pdf?page=1",
+    "sftp://user:zqSec@host/a.pdf": "sftp://host/a.pdf",
+    "https://host/a.pdf?api_key=zqSec&page=1": "https://host/a.pdf?page=1",
 }  # fmt: skip
 PLAIN = ["/in/a.pdf", "/in/a?sig=1@b:c.pdf", "s3://bucket/a?token=1@x:y", "abfs://container@account/a.pdf", "file:///in/%FF",
          "", "https://host/a?id=3&se=1&policy=x", "s3://arn:aws:s3:eu:1:accesspoint/x/a.pdf", "https://host/?q=@b:c"]  # fmt: skip
@@ -52,9 +52,9 @@ def test_a_links_identity_outlives_its_signature() -> None:
 
 def test_two_links_never_become_one() -> None:
     """A token may be all that tells two documents apart: what stands for it differs too, and does not open anything."""
-    one, other = (public(f"https://host/get?token={secret}") for secret in ("5ec-one", "5ec-two"))
+    one, other = (public(f"https://host/get?token={secret}") for secret in ("zqSec-one", "zqSec-two"))
     assert one != other
-    assert "5ec" not in one
+    assert "zqSec" not in one
     assert public(one) == one
     assert scrub(one) == one
 
@@ -78,9 +78,10 @@ def test_no_text_costs_more_than_its_length(piece: str) -> None:
 
 
 WORDS = [f"ClientResponseError: 403, message='Forbidden', url='{uri}'" for uri in SIGNED] + [
-    "Could not connect to the endpoint URL: http://minio:5ec@host:9000/bucket",
-    "401 Authorization: Bearer 5ec0123456789", "{'aws_secret_access_key': '5ec/x', 'aws_session_token': \"5ec\"}", "password=5ec",
-    "PASSWD: 5ec",
+    "Could not connect to the endpoint URL: http://minio:zqSec@host:9000/bucket",
+    "401 Authorization: Bearer zqSec0123456789", "{'aws_secret_access_key': 'zqSec/x', 'aws_session_token': \"zqSec\"}",
+    "password=zqSec",
+    "PASSWD: zqSec",
 ]  # fmt: skip
 
 
@@ -88,14 +89,14 @@ def test_words_of_other_libraries_lose_their_secrets(capsys: pytest.CaptureFixtu
     configure("warning")
     log = EventLog()
     for words in WORDS:
-        assert "5ec" not in str(SourceUnreachable(words)), words
-        assert "5ec" not in PageError("X", "fetch", words).message
-        assert "5ec" not in value_text(words)
+        assert "zqSec" not in str(SourceUnreachable(words)), words
+        assert "zqSec" not in PageError("X", "fetch", words).message
+        assert "zqSec" not in value_text(words)
         log.warning("some_event", error=RuntimeError(words), document="d")
         logging.getLogger("pagemill").warning("of a library: %s", words)
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 2 * len(WORDS)
-    assert "5ec" not in said
+    assert "zqSec" not in said
 
 
 def test_a_line_of_the_log_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,21 +116,22 @@ def test_a_line_of_the_log_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_configuration_shows_no_secret_and_no_message_repeats_one() -> None:
     config = load(
         settings=[
-            "source.passwords=[5ec]", "store.storage_options={secret: 5ec, client_kwargs: {aws_session_token: 5ec}}",
-            "server.url=https://user:5ec@host/v1?api_key=5ec", "vllm.engine_args={hf_token: 5ec, seed: 1}",
-            "vllm.model_dir='https://host/m?X-Amz-Signature=5ec'", "source.storage_options={password: 5ec}",
+            "source.passwords=[zqSec]", "store.storage_options={secret: zqSec, client_kwargs: {aws_session_token: zqSec}}",
+            "server.url=https://user:zqSec@host/v1?api_key=zqSec", "vllm.engine_args={hf_token: zqSec, seed: 1}",
+            "vllm.model_dir='https://host/m?X-Amz-Signature=zqSec'", "source.storage_options={password: zqSec}",
         ]
     )  # fmt: skip
     shown = config.as_yaml()
-    assert "5ec" not in shown
+    assert "zqSec" not in shown
     assert yaml.safe_load(shown)["vllm"]["engine_args"] == {"hf_token": "<set>", "seed": 1}
     for wrong in (
-        "source.passwords=5ec", "source.passwords=[5ec", "source.pasword=5ec", "passwords=5ec", "store.storage_options=5ec",
-        "vllm.engine_args=[5ec]", "store.storage_options={'5ec", "nothing.at_all=5ec",
+        "source.passwords=zqSec", "source.passwords=[zqSec", "source.pasword=zqSec", "passwords=zqSec",
+        "store.storage_options=zqSec",
+        "vllm.engine_args=[zqSec]", "store.storage_options={'zqSec", "nothing.at_all=zqSec",
     ):  # fmt: skip
         with pytest.raises(ConfigError) as caught:
             load(settings=[wrong])
-        assert "5ec" not in str(caught.value), wrong
+        assert "zqSec" not in str(caught.value), wrong
 
 
 class _Parrot(BaseHTTPRequestHandler):
@@ -165,7 +167,7 @@ def parrot() -> Iterator[str]:
 def test_a_server_that_repeats_the_key(parrot: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines.recognize.openai_engine import OpenAiEngine
 
-    monkeypatch.setenv("OPENAI_API_KEY", "5ec-key-of-nobody")
+    monkeypatch.setenv("OPENAI_API_KEY", "zqSec-key-of-nobody")
     engine = OpenAiEngine(load(settings=[f"server.url={parrot}", "server.retries=0"]))
 
     async def ask() -> str:
@@ -198,16 +200,18 @@ def test_a_run_leaves_no_secret_anywhere(driver: Driver, s3: S3, tmp_path: Path)
     source = tmp_path / "in"
     source.mkdir()
     (source / "plain.pdf").write_bytes(pdf_bytes(["words"]))
-    for name, password in (("open", "5ec-opens"), ("closed", "5ec-unknown")):
+    for name, password in (("open", "zqSec-opens"), ("closed", "zqSec-unknown")):
         document = pymupdf.open("pdf", pdf_bytes(["locked words"]))
         data = document.tobytes(encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw=password, owner_pw=f"{password}-own")
         (source / f"{name}.pdf").write_bytes(data)
-    options = {"endpoint_url": s3.faulty, "key": "5ecKEYID", "secret": "5ec/secret+key", "token": "5ec-session-token"}
+    options = {"endpoint_url": s3.faulty, "key": "zqSecKEYID", "secret": "zqSec/secret+key", "token": "zqSec-session-token"}
     output = s3.bucket() + "/out"
     s3.fault("slowdown", "PUT", "/pages/", 2)
     s3.fault("slowdown", "PUT", "/ledger/", 1)
     conf = tmp_path / "secret.yaml"
-    conf.write_text(yaml.safe_dump({"source": {"passwords": ["5ec-wrong", "5ec-opens"]}, "store": {"storage_options": options}}))
+    conf.write_text(
+        yaml.safe_dump({"source": {"passwords": ["zqSec-wrong", "zqSec-opens"]}, "store": {"storage_options": options}})
+    )
     code, said = driver.run(
         str(source), output, "--conf", str(conf), settings={"observe.log_level": "debug", "observe.report_pages": 5}
     )
@@ -219,16 +223,16 @@ def test_a_run_leaves_no_secret_anywhere(driver: Driver, s3: S3, tmp_path: Path)
     session = Path(ray._private.worker._global_node.get_logs_dir_path())  # of the cluster that the driver joined
     told += [(str(path), path.read_text("utf-8", "replace")) for path in session.rglob("*") if path.is_file()]
     assert "block_read run=" in "".join(text for name, text in told if "worker" in name), "no worker's log was looked at"
-    assert [name for name, text in told if "5ec" in text] == []
+    assert [name for name, text in told if "zqSec" in text] == []
 
 
 def test_a_source_with_a_password_in_it_is_named_without(tmp_path: Path) -> None:
     from tests.conftest import inline
 
-    ended = inline("http://user:5ec@127.0.0.1:9/archive/", tmp_path / "out")
+    ended = inline("http://user:zqSec@127.0.0.1:9/archive/", tmp_path / "out")
     text = json.dumps(ended.summary.as_dict(), default=str)
     assert ended.exit_code != 0
-    assert "5ec" not in text
+    assert "zqSec" not in text
     for key, found in stored(str(tmp_path / "out"), {}):
-        assert "5ec" not in found, key
+        assert "zqSec" not in found, key
     assert "http://127.0.0.1:9/archive/" in text
