@@ -41,11 +41,10 @@ def test_killed_and_repeated_it_ends_like_an_undisturbed_one(driver: Driver, tmp
     assert not pending.problems
     assert pagemill.read(output, "pages").num_rows == 37  # the earlier readings stay until the new ones are complete
 
-    process = driver.start(*call, settings=SLOW, job="reprocess")
-    code, out = driver.run(*call, settings=SLOW, job="reprocess")
-    assert (code, "is writing this output" in out) == (6, True), out
-    out, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, out
+    both = [driver.start(*call, settings=SLOW, job="reprocess") for _ in range(2)]  # whoever claims first
+    ended = sorted((process.returncode, out) for process in both for out in [process.communicate(timeout=400)[0]])
+    assert [code for code, _ in ended] == [0, 6], ended
+    assert "is writing this output" in ended[1][1]
     assert read_pages(output).equals(expected)
     code, out = driver.run(*call, settings=SLOW, job="reprocess")
     assert (code, "nothing to do" in out) == (0, True), out
