@@ -25,6 +25,8 @@ def cluster() -> Iterator[Callable[[int, int], Nodes]]:
         nodes.close()
 
 
+@pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_node_that_dies_costs_time_and_no_page(
     cluster: Callable[[int, int], Nodes], source: Path, undisturbed: pa.Table, tmp_path: Path
