@@ -44,6 +44,7 @@ def test_two_drivers_at_once_and_one_is_killed(driver: Driver, tmp_path: Path) -
     assert (result.lanes, result.sources, result.pages) == (2, 6, 40)
 
 
+@pytest.mark.long  # `make test` has the same on disk; the ledger's own tests run on both
 @pytest.mark.timeout(1200)
 def test_two_drivers_at_once_on_s3(driver: Driver, s3: S3, tmp_path: Path) -> None:
     bucket = s3.bucket()
