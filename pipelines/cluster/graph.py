@@ -233,6 +233,8 @@ def run_graph(
     rows = ray.data.read_datasource(_PlanSource(site, folder), override_num_blocks=1, num_cpus=0)
     # max_restarts and max_task_retries have no named parameter in 2.60, and it warns of what it will remove in 2.64
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
+    # a run of one block cannot use two actors: nothing that a user could change
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
     for pool in pools:
         compute: dict[str, Any] = {"size": pool.size, "max_tasks_in_flight_per_actor": pool.in_flight}
         reserved: dict[str, Any] = {"num_cpus": pool.cpus}
