@@ -25,7 +25,7 @@ from pipelines.books import Books
 from pipelines.canary import Canaries
 from pipelines.cluster.feed import Feed
 from pipelines.cluster.interpreter import check_interpreter
-from pipelines.cluster.pools import Pool, alone, blocks_ahead, plan_pools, private_store_mib
+from pipelines.cluster.pools import Pool, alone, blocks_ahead, plan_pools, private_store_mib, shares
 from pipelines.errors import ClusterLost, ConfigError, EngineUnavailable, StoreUnavailable, by_code
 from pipelines.observe.log import EventLog
 from pipelines.observe.summary import Summary
@@ -217,7 +217,7 @@ class Run:
         """Runs a graph to its end, or to its death; returns what was fed and did not come back."""
         from pipelines.cluster.graph import GraphDied, run_graph
 
-        feeding = threading.Thread(target=self._move, args=(supply, feed), name="feed", daemon=True)
+        feeding = threading.Thread(target=self._move, args=(supply, feed, shares(pools)), name="feed", daemon=True)
         feeding.start()
         self._summary.graphs += 1
         self._barren += 1
@@ -240,10 +240,10 @@ class Run:
             self._summary.graph_ended({pool.name: pool.size for pool in pools}, time.monotonic() - started, held)
         return feed.outstanding()
 
-    def _move(self, supply: Supply, feed: Feed) -> None:
+    def _move(self, supply: Supply, feed: Feed, shares: int) -> None:
         """Moves blocks from the supply into one graph's feed, until either ends. The body of a thread."""
         try:
-            while (taken := supply.take(max(1, feed.room_blocks()), feed.hungry)) is not None:
+            while (taken := supply.take(max(1, feed.room_blocks()), feed.hungry, shares)) is not None:
                 if not feed.publish(taken):
                     supply.give_back(taken)
                     return

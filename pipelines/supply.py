@@ -2,7 +2,7 @@
 
 Invariant: bounded, so planning waits when reading is slower; `stop` ends it at once for both sides (a drain: what was
 taken finishes, what was not stays in the ledger as pending and is planned again by the next run). The first blocks are
-small, so that a run shows its first page early however slow its reader is.
+small, so that a run shows its first page early however slow its reader is; so are the last, that readers end together.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from pipelines.schema import Span
 
@@ -61,12 +62,13 @@ class Supply:
             self._changed.wait_for(lambda: self._spans or self._closed or self._stopped)
             return bool(self._spans) and not self._stopped
 
-    def take(self, most_blocks: int, hungry: Callable[[], bool] = lambda: True) -> list[list[Span]] | None:
+    def take(self, most_blocks: int, hungry: Callable[[], bool] = lambda: True, shares: int = 0) -> list[list[Span]] | None:
         """Up to `most_blocks` blocks, as soon as there is one; None at the end.
 
         Args:
             hungry: whether readers will soon have nothing to do. While they have, a block that is not full waits for more:
                 each costs the driver CPU, whatever its size.
+            shares: blocks into which what is left is cut when no more will come; 0: blocks stay as they are.
         """
         with self._changed:
             while not self._spans and not self._closed and not self._stopped:
@@ -79,7 +81,7 @@ class Supply:
                 if left <= 0 and hungry():
                     break
                 self._changed.wait(left if left > 0 else _LINGER_S)
-            return self._cut(most_blocks)
+            return self._cut(most_blocks, shares)
 
     def give_back(self, returned: list[list[Span]]) -> None:
         """Blocks that a feed no longer took go to the front."""
@@ -100,18 +102,24 @@ class Supply:
                 return True
         return False
 
-    def _cut(self, most_blocks: int) -> list[list[Span]]:
+    def _cut(self, most_blocks: int, shares: int) -> list[list[Span]]:
         cut: list[list[Span]] = []
         while self._spans and len(cut) < most_blocks:
-            cut.append(self._cut_block())
+            cut.append(self._cut_block(self._room(shares)))
             self._next_pages = min(self._block_pages, 2 * self._next_pages)
         self._changed.notify_all()
         return cut
 
-    def _cut_block(self) -> list[Span]:
-        """The next block, at most `_next_pages` pages; what is left of a span that was cut waits in front."""
+    def _room(self, shares: int) -> int:
+        """Pages of the next block."""
+        if not (self._closed and shares):
+            return self._next_pages
+        left = sum(len(span.pages) for span in islice(self._spans, shares * self._next_pages))
+        return min(self._next_pages, -(-left // shares))
+
+    def _cut_block(self, room: int) -> list[Span]:
+        """The next block, at most `room` pages; what is left of a span that was cut waits in front."""
         block: list[Span] = []
-        room = self._next_pages
         while self._spans and (room >= len(self._spans[0].pages) or not block):
             first, *rest = self._spans.popleft().cut(room)
             self._spans.extendleft(reversed(rest))

@@ -46,6 +46,18 @@ def test_blocks_begin_small_and_grow() -> None:
     assert sum(sizes) == 64
 
 
+def test_the_last_blocks_are_small_when_readers_share_what_is_left() -> None:
+    supply = Supply(8)
+    supply.put(span(str(number), 0, 1) for number in range(60))
+    sizes = [sum(len(part.pages) for part in block) for block in supply.take(6, shares=4) or []]
+    assert sizes == [1, 2, 4, 8, 8, 8]  # more may come
+    supply.close()
+    while (some := supply.take(1, shares=4)) is not None:
+        sizes += [sum(len(part.pages) for part in block) for block in some]
+    assert sizes[6:] == [8, 6, 4, 3, 2, 2, 1, 1, 1, 1]
+    assert sum(sizes) == 60
+
+
 def test_what_is_given_back_comes_first() -> None:
     supply = Supply(2)
     supply.put([span("a", 0, 2), span("b", 0, 2)])

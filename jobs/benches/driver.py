@@ -1,9 +1,10 @@
 """Whether the driver and the ledger keep up at 500 pages a second: everything is real but the reading, which sleeps.
 
 Listing, probing, planning, the feed, Ray, receipts, commits, finalizing and the report are the product's own. In the place
-of the reading stages stands an actor that sleeps as long as a reader of the given speed would take and writes a true part,
-its pages all alike (text of 3,000 characters, twelve blocks), with Arrow instead of row by row: on this side of the bench
-CPU time is not what is measured.
+of the reading stages stand pools of actors that hand on what they get, and one as an engine's is: it holds many blocks at
+once, sleeps as long as a reader of the given speed would take for them one after the other, and writes a true part for each,
+its pages all alike (text of 3,000 characters, twelve blocks), with Arrow instead of row by row: on this side of the bench CPU
+time is not what is measured.
 
 The driver's CPU is counted from the first outcome to the last: what a start costs (Python, Ray, DuckDB, the report) it costs
 once. On a machine too small or too busy for the rate, the CPU that a page takes of the driver still says what one core
@@ -12,15 +13,15 @@ of a driver moves.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
-import pickle
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -34,6 +35,7 @@ import typer
 from jobs.benches import tree
 from jobs.benches.archives import plain_pdfs
 from jobs.benches.base import Figures
+from pipelines.cluster.pools import Pool
 from pipelines.schema import PAGES, Block, Box, PageWork, Span, SpanReceipt
 from pipelines.stages import Outcome, Site, begin
 from pipelines.store.objects import ObjectStore
@@ -45,25 +47,30 @@ _CHARACTERS = 3000
 
 def driver(
     rate: Annotated[float, typer.Option(help="pages a second that the simulated readers give together")] = 500,
-    documents: Annotated[int, typer.Option(help="PDFs in the archive")] = 600,
+    documents: Annotated[int, typer.Option(help="PDFs in the archive")] = 1500,
     pages: Annotated[int, typer.Option(help="of each")] = 20,
     readers: Annotated[int, typer.Option(help="actors that sleep")] = 4,
+    calls: Annotated[int, typer.Option(help="blocks at once in each of them, as in an engine")] = 16,
+    pools: Annotated[int, typer.Option(help="that a block passes, theirs among them; three with an engine as configured")] = 3,
     settings: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
 ) -> Figures:
     """A whole run with readers that sleep: pages a second, and what the driver's threads took for it."""
     with tempfile.TemporaryDirectory(prefix="pagemill-bench-") as scratch:
         plain_pdfs(Path(scratch) / "in", documents, pages)
         options = [f"ray.workers={readers}", f"source.cache_dir={scratch}/cache", *(settings or [])]
-        command = [sys.executable, "-m", "jobs.benches.driver", f"{scratch}/in", f"{scratch}/out", str(rate), *options]
-        usage = tree.run(command, memory=False)
+        command = [sys.executable, "-m", "jobs.benches.driver", f"{scratch}/in", f"{scratch}/out"]
+        usage = tree.run([*command, str(rate), str(calls), str(pools), *options], memory=False)
         if usage.exit_code:
             raise RuntimeError(usage.output)
         seen: dict[str, Any] = json.loads(usage.output.splitlines()[-1])
         report = json.loads(next(Path(scratch).glob("out/runs/*/report.json")).read_text())
     count, steady = documents * pages, seen["pages"]
-    figures = Figures("driver", {"documents": documents, "pages": count, "readers": readers, "settings": options[2:]})
+    given = {"documents": documents, "pages": count, "readers": readers, "calls": calls, "pools": pools}
+    figures = Figures("driver", given | {"settings": options[2:]})
     figures.add("readers' speed, together", rate, "pages/s")
-    figures.add("committed, from the first commit to the last", _committed_rate(report["timeline"]), "pages/s", "500")
+    figures.add("committed, from the first commit to the last", _committed_rate(report["timeline"]), "pages/s")
+    middle = [at for at in report["timeline"] if 0.1 * count <= at[1] <= 0.9 * count]
+    figures.add("committed, the middle eight tenths", _committed_rate(middle), "pages/s", "500")
     figures.add("CPU of the driver, first outcome to last", 1000 * seen["cpu_s"] / steady, "ms/page", "below 2")
     figures.add("hence pages that one core of it moves", steady / seen["cpu_s"], "pages/s", "500")
     for name, spent in seen["threads"].items():
@@ -84,14 +91,16 @@ def _committed_rate(timeline: Sequence[Sequence[float]]) -> float:
 # -- the run, in a process of its own ---------------------------------------------------------------------------------
 
 
-def _simulate(source: str, output: str, rate: str, *options: str) -> None:
+def _simulate(source: str, output: str, rate: str, calls: str, pools: str, *options: str) -> None:
+    from pipelines import pipeline
     from pipelines.cluster import graph
     from pipelines.config import load
     from pipelines.ingest import ingest
     from pipelines.store.ledger import Ledger
 
     config = load(settings=options)
-    seconds = (config.ray.workers or 1) / float(rate)  # that each reader takes for a page
+    pool = Pool(("recognize",), config.ray.workers or 1, 0.25, calls=int(calls))
+    seconds = pool.size / float(rate)  # that each reader takes for a page
     append, took = Ledger.append, list[float]()
 
     def timed(self: Ledger, records: Sequence[Any]) -> int:
@@ -101,8 +110,9 @@ def _simulate(source: str, output: str, rate: str, *options: str) -> None:
         return number
 
     def sleeping(site: Site, folder: str, *_: Any, **__: Any) -> Generator[Outcome, None, None]:
-        yield from watch.over(run_sleeping(site, folder, config.ray.workers or 1, seconds))
+        yield from watch.over(run_sleeping(site, folder, pool, seconds, int(pools) - 1))
 
+    pipeline.plan_pools = lambda *_: [pool]  # type: ignore[attr-defined]
     graph.run_graph = sleeping
     Ledger.append = timed  # type: ignore[method-assign]
     watch = _Threads()
@@ -158,24 +168,35 @@ class _Threads:
         return dict(self._now)
 
 
-def run_sleeping(site: Site, folder: str, readers: int, seconds: float) -> Generator[Outcome, None, None]:
-    """As `run_graph`, with one pool of readers that sleep."""
+def run_sleeping(site: Site, folder: str, pool: Pool, seconds: float, before: int) -> Generator[Outcome, None, None]:
+    """As `run_graph`, with one pool of readers that sleep, behind `before` others that hand on what they get."""
     import ray
 
-    from pipelines.cluster.graph import _PlanSource
+    from pipelines.cluster.graph import _PlanSource, decode
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = 1
-    rows = ray.data.read_datasource(_PlanSource(site, folder), override_num_blocks=1, num_cpus=0).map_batches(
+    whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True, "num_cpus": pool.cpus}
+    rows = ray.data.read_datasource(_PlanSource(site, folder), override_num_blocks=1, num_cpus=0)
+    for _ in range(before):
+        rows = rows.map_batches(HandsOn, compute=ray.data.ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=4), **whole)
+    rows = rows.map_batches(
         SleepingReader,
         fn_constructor_args=(site, seconds),
-        compute=ray.data.ActorPoolStrategy(size=readers, max_tasks_in_flight_per_actor=2),
-        batch_size=None, batch_format="pyarrow", zero_copy_batch=True, num_cpus=0.25,
-    )  # fmt: skip
-    for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for payload in batch.column("payload"):
-            yield pickle.loads(payload.as_buffer())
+        compute=ray.data.ActorPoolStrategy(
+            size=pool.size, max_tasks_in_flight_per_actor=pool.in_flight, max_concurrent_calls_per_actor=pool.calls
+        ),
+        **whole,
+    )
+    yield from map(decode, rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+
+
+class HandsOn:
+    """A pool that does nothing: what it costs is Ray's."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return table
 
 
 class SleepingReader:
@@ -188,16 +209,16 @@ class SleepingReader:
         self._until = time.monotonic()
         self._template = _template(site)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        from pipelines.cluster.feed import decode_spans
+    async def __call__(self, table: pa.Table) -> AsyncIterator[pa.Table]:
+        from pipelines.cluster.graph import decode, encode
 
-        works = begin(decode_spans(table))
+        works = begin(decode(table))
         pages = [(work.span, page, work.attempt) for work in works for page in work.span.pages]
         self._until = max(self._until, time.monotonic()) + self._seconds * len(pages)
         part = self._part(pages)
         key = f"pages/part-{hashlib.sha256(part).hexdigest()}.parquet"
         self._store.put(key, part)
-        time.sleep(max(0.0, self._until - time.monotonic()))
+        await asyncio.sleep(max(0.0, self._until - time.monotonic()))
         receipts = [
             SpanReceipt(
                 w.span.doc_id, w.span.revision, w.span.pages, ("ok",) * len(w.span.pages), ("",) * len(w.span.pages),
@@ -205,8 +226,7 @@ class SleepingReader:
             )
             for w in works
         ]  # fmt: skip
-        outcome = Outcome(receipts, seconds={"recognize": self._seconds * len(pages)})
-        return pa.table({"payload": pa.array([pickle.dumps(outcome, protocol=5)], pa.large_binary())})
+        yield encode(Outcome(receipts, seconds={"recognize": self._seconds * len(pages)}))
 
     def _part(self, pages: Sequence[tuple[Span, int, str]]) -> bytes:
         own = {

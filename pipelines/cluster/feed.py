@@ -13,6 +13,8 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,11 +55,11 @@ _POLL_REMOTE_S = 0.5
 _LONGEST_POLL_S = 0.5
 
 
-def encode_spans(block: int, spans: Sequence[Span]) -> pa.Table:
-    """One row a span, schema `PLAN`."""
+def encode_blocks(first: int, blocks: Sequence[Sequence[Span]]) -> pa.Table:
+    """One row a span, schema `PLAN`; blocks are numbered from `first`."""
     rows = [
         {"block": block} | {name: getattr(span, name) for name in PLAN.names if name not in ("block", "splices")}
-        | {"splices": [asdict(splice) for splice in span.splices]} for span in spans
+        | {"splices": [asdict(splice) for splice in span.splices]} for block, spans in enumerate(blocks, first) for span in spans
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, schema=PLAN)
 
@@ -96,16 +98,12 @@ class Feed:
             self._changed.wait_for(lambda: self._ended or len(self._waiting) < self._window)
             if self._ended:
                 return False
-            tables = []
-            for spans in blocks:
-                tables.append(encode_spans(self._blocks, spans))
-                self._blocks += 1
-                for span in spans:
-                    self._waiting.update({(span.doc_id, span.revision, page): span for page in span.pages})
-                    self._since.update(
-                        dict.fromkeys([(span.doc_id, span.revision, page) for page in span.pages], time.monotonic())
-                    )
-            self._put(pa.concat_tables(tables))
+            now = time.monotonic()
+            for span in (span for spans in blocks for span in spans):
+                self._waiting.update({(span.doc_id, span.revision, page): span for page in span.pages})
+                self._since.update({(span.doc_id, span.revision, page): now for page in span.pages})
+            self._put(encode_blocks(self._blocks, blocks))
+            self._blocks += len(blocks)
             return True
 
     def room_blocks(self) -> int:
@@ -167,8 +165,8 @@ def segment_key(folder: str, number: int) -> str:
     return f"{folder}/{number:08d}.parquet"
 
 
-def read_feed(store: ObjectStore, folder: str) -> Iterator[pa.Table]:
-    """The source's end: one table (schema `PLAN`) a block, waiting for segments that are not there yet."""
+def read_feed(store: ObjectStore, folder: str) -> Iterator[list[Span]]:
+    """The source's end: block after block, waiting for segments that are not there yet."""
     number, shortest = 1, _POLL_LOCAL_S if store.is_local else _POLL_REMOTE_S
     wait = shortest
     while True:
@@ -181,8 +179,6 @@ def read_feed(store: ObjectStore, folder: str) -> Iterator[pa.Table]:
         wait = shortest
         if table.num_rows == 0:
             return
-        blocks = table.column("block").to_pylist()
-        starts = [i for i, block in enumerate(blocks) if i == 0 or block != blocks[i - 1]]
-        for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True):
-            yield table.slice(start, end - start)
+        for _, block in groupby(zip(table.column("block").to_pylist(), decode_spans(table), strict=True), itemgetter(0)):
+            yield [span for _, span in block]
         number += 1

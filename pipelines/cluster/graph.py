@@ -23,12 +23,12 @@ import pyarrow as pa
 import ray
 from ray.data.block import BlockMetadata
 
-from pipelines.cluster.feed import PLAN, decode_spans, read_feed
+from pipelines.cluster.feed import read_feed
 from pipelines.cluster.pools import Pool, object_store_mib
 from pipelines.cluster.ray_private import read_no_pickles, watch_steps
 from pipelines.config import Config
 from pipelines.errors import ConfigError, EngineGone, EngineUnavailable, PagemillError
-from pipelines.schema import SpanWork
+from pipelines.schema import Span, SpanWork
 from pipelines.stages import Chain, Lost, Outcome, Site, begin, named_error, stage_names
 from pipelines.store.objects import ObjectStore
 
@@ -54,10 +54,10 @@ class _PlanSource(ray.data.Datasource):
 
         def read() -> Iterable[pa.Table]:
             store = ObjectStore(site.output, site.config.store.storage_options, site.config.store.retries)
-            yield from read_feed(store, folder)
+            yield from map(encode, read_feed(store, folder))
 
         unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [ray.data.ReadTask(read, unknown, schema=PLAN)]
+        return [ray.data.ReadTask(read, unknown, schema=_ROW)]
 
 
 class Actor:
@@ -87,7 +87,7 @@ class Actor:
 
     def _decode(self, table: pa.Table) -> _Passing:
         if self._first:
-            return _Passing(works=begin(decode_spans(table)))
+            return _Passing(works=begin(decode(table)))
         before: _Passing = decode(table)
         return before
 
@@ -192,24 +192,23 @@ class _Passing(Outcome):
     works: list[SpanWork] = field(default_factory=list)
 
 
-def encode(outcome: Outcome) -> pa.Table:
-    """One block of one row (Ray would cut more into blocks of their own): the pickle, and the arrays in it, copied once."""
+_ROW = pa.schema([("payload", pa.large_binary()), ("arrays", pa.large_list(pa.large_binary()))])
+
+
+def encode(block: Outcome | list[Span]) -> pa.Table:
+    """One block of one row, of which Ray makes no blocks smaller than ours: the pickle, and the arrays in it, copied once."""
     views: list[pickle.PickleBuffer] = []
-    payload = pickle.dumps(outcome, protocol=5, buffer_callback=views.append)
+    payload = pickle.dumps(block, protocol=5, buffer_callback=views.append)
     arrays = [np.frombuffer(view.raw(), np.uint8) for view in views]
     offsets = np.cumsum([0, *(len(array) for array in arrays)], dtype=np.int64)
     data = np.concatenate([np.empty(0, np.uint8), *arrays])
     rows = pa.Array.from_buffers(pa.large_binary(), len(arrays), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
-    return pa.table(
-        {
-            "payload": pa.array([payload], pa.large_binary()),
-            "arrays": pa.LargeListArray.from_arrays(pa.array([0, len(arrays)], pa.int64()), rows),
-        }
-    )
+    lists = pa.LargeListArray.from_arrays(pa.array([0, len(arrays)], pa.int64()), rows)
+    return pa.table([pa.array([payload], pa.large_binary()), lists], schema=_ROW)
 
 
 def decode(table: pa.Table) -> Any:
-    """What `encode` took, from a pool of our own; its arrays are read-only views of the block."""
+    """What `encode` took, from our own source or a pool of ours; its arrays are read-only views of the block."""
     payload, arrays = table.column("payload")[0].as_buffer(), table.column("arrays")[0].values
     return pickle.loads(payload, buffers=[array.as_buffer() for array in arrays])
 

@@ -103,6 +103,14 @@ def blocks_ahead(pools: Sequence[Pool]) -> int:
     return sum(pool.size * pool.in_flight for pool in pools) + sum(2 * pool.size for pool in pools if pool.calls == 1)
 
 
+def shares(pools: Sequence[Pool]) -> int:
+    """Blocks into which the last pages of a run are cut: two for each reader, so that none reads while the others are done.
+
+    0 where an engine reads: it holds many blocks at once, and small ones would leave places in it empty.
+    """
+    return 0 if any(pool.calls > 1 for pool in pools) else 2 * max(pool.size for pool in pools)
+
+
 _BLOCK_MIB = 64  # 8 pages of packed crops: 900 patches of 588 bytes a crop, 14 crops a page
 _READER_STORE_MIB = 512
 
