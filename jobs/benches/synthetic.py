@@ -47,9 +47,12 @@ def doc_id(number: int) -> str:
 
 
 def write_ledger(
-    output: str, archive: Archive, known: int, gone: int = 0, documents_per_commit: int = 5000, merge_every: int = 100
+    output: str, archive: Archive, known: int, gone: int = 0, records_per_commit: int = 20_000, merge_every: int = 100
 ) -> int:
     """A ledger in which the first `known` documents are read, and `gone` more that the archive no longer lists.
+
+    Args:
+        records_per_commit: at most; 20,000 are the committer's own limit.
 
     Returns:
         The number of its commits.
@@ -57,6 +60,7 @@ def write_ledger(
     store = ObjectStore(output)
     store.put(MARK, json.dumps({"format": FORMAT_VERSION, "lanes": 1}).encode())
     number = 0
+    documents_per_commit = max(1, records_per_commit // (3 + -(-archive.pages // _SPAN)))
     for start, count in ((0, known), (archive.documents, gone)):
         for first in range(start, start + count, documents_per_commit):
             number += 1

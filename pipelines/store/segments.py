@@ -6,6 +6,9 @@ either right or not there. Commits are never deleted: a segment that is missing 
     segments/1/00000001-00000100.parquet    merges 100 commits
     segments/2/00000001-00010000.parquet    merges 100 segments of level 1
     checkpoints/00000300.json               names the segments that hold commits 1 to 300
+
+There is no third level: a million commits, eleven days of one a second, are 100 segments of the second to open, and merging
+these would take gigabytes and minutes of a driver that is at work.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ import pyarrow.parquet as pq
 
 from pipelines.store.objects import ObjectStore
 from pipelines.store.records import RECORDS
+
+_LEVELS = 2
+_ROW_GROUP = 100_000  # records: some 60 MiB as they are in memory; DuckDB reads a ledger a row group at a time, too
 
 
 @dataclass(slots=True, frozen=True)
@@ -48,24 +54,18 @@ def encode(table: pa.Table) -> bytes:
 
 def due_segments(number: int, group: int) -> list[Segment]:
     """Segments that the commit `number` completes, lowest level first."""
-    due, size, level = [], group, 1
-    while number % size == 0:
-        due.append(Segment(level, number - size + 1, number))
-        size, level = size * group, level + 1
-    return due
+    sizes = [(level, group**level) for level in range(1, _LEVELS + 1)]
+    return [Segment(level, number - size + 1, number) for level, size in sizes if number % size == 0]
 
 
 def covering(last: int, group: int) -> list[Segment]:
     """The fewest segments that hold commits 1 to `last`, which is a multiple of `group`, in order."""
-    size, level = group, 1
-    while size * group <= last:
-        size, level = size * group, level + 1
-    cover, at = [], 0
-    while size >= group:
+    cover, at = list[Segment](), 0
+    for level in range(_LEVELS, 0, -1):
+        size = group**level
         while at + size <= last:
             cover.append(Segment(level, at + 1, at + size))
             at += size
-        size, level = size // group, level - 1
     return cover
 
 
@@ -86,21 +86,26 @@ def merge(store: ObjectStore, folder: str, number: int, group: int) -> None:
     store.put_new(_checkpoint_key(folder, number), data)
 
 
-def _build(store: ObjectStore, folder: str, segment: Segment, group: int) -> pa.Table:
-    """Makes a segment from those of the level below, and these first where they are missing."""
+def _build(store: ObjectStore, folder: str, segment: Segment, group: int) -> bytes:
+    """Makes a segment from those of the level below, and these first where they are missing; holds few records at a time."""
     size = (segment.last - segment.first + 1) // group
-    tables = []
-    for first in range(segment.first, segment.last + 1, size):
-        part = Segment(segment.level - 1, first, first + size - 1)
-        try:
-            tables.append(pq.read_table(io.BytesIO(store.get(part.key(folder))), schema=RECORDS))
-        except FileNotFoundError:
-            if part.level == 0:
-                raise
-            tables.append(_build(store, folder, part, group))
-    table = pa.concat_tables(tables)
-    store.put_new(segment.key(folder), encode(table))
-    return table
+    sink, held, rows = io.BytesIO(), list[pa.Table](), 0
+    with pq.ParquetWriter(sink, RECORDS, compression="zstd", write_page_checksum=True) as writer:
+        for first in range(segment.first, segment.last + 1, size):
+            part = Segment(segment.level - 1, first, first + size - 1)
+            try:
+                data = store.get(part.key(folder))
+            except FileNotFoundError:
+                if part.level == 0:
+                    raise
+                data = _build(store, folder, part, group)
+            held.append(pq.read_table(io.BytesIO(data), schema=RECORDS))
+            rows += len(held[-1])
+            if rows >= _ROW_GROUP or part.last == segment.last:
+                writer.write_table(pa.concat_tables(held).cast(RECORDS))
+                held, rows = [], 0
+    store.put_new(segment.key(folder), sink.getvalue())
+    return sink.getvalue()
 
 
 def _checkpoint_key(folder: str, number: int) -> str:

@@ -16,6 +16,7 @@ from pipelines.store.claim import this_driver
 from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
 from pipelines.store.records import record
+from pipelines.store.segments import Segment, covering, due_segments
 from tests.s3server import S3
 
 Roots = Callable[[], tuple[str, dict[str, object]]]
@@ -242,6 +243,16 @@ def test_every_step_of_commit_merge_and_checkpoint_interrupted(tmp_path: Path, a
         assert [text for _, _, text in content(store, 2)] == [*found, *[f"second-{number}" for number in range(5)]]
         assert len({number for number, _, _ in content(store, 2)}) == len(found) + 5
     assert at > 20
+
+
+@pytest.mark.parametrize("last", [3, 24, 27, 81, 90])
+def test_segments_end_at_the_second_level(last: int) -> None:
+    """A third would hold a million commits: more than a driver at work has the memory and the time to merge."""
+    cover = covering(last, 3)
+    assert [number for segment in cover for number in range(segment.first, segment.last + 1)] == list(range(1, last + 1))
+    assert [segment.level for segment in cover] == [2] * (last // 9) + [1] * (last % 9 // 3)
+    assert due_segments(last, 3) == [segment for segment in (Segment(1, last - 2, last), Segment(2, last - 8, last))
+                                     if last % (3**segment.level) == 0]  # fmt: skip
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
