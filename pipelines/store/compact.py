@@ -11,7 +11,9 @@ import hashlib
 import io
 import secrets
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +28,10 @@ from pipelines.store.objects import ObjectStore
 from pipelines.store.parts import ROW_GROUP_PAGES
 from pipelines.store.records import record
 from pipelines.store.state import LedgerState
+
+# GETs under way: an object store answers each in tens of milliseconds, and a driver of 500 pages/s makes 60 parts a second
+_AT_ONCE = 16
+_AHEAD_BYTES = 64 << 20
 
 # small parts that a record names, where they lie now, with the names that lead to each, in the order of the ledger
 _SMALL = """
@@ -73,7 +79,7 @@ class Compactor:
 
     def groups(self, result: Compacted) -> Iterator[list[Small]]:
         """Small parts that together fill a file, in the order in which they were committed."""
-        group: list[Small] = []
+        group, held = list[Small](), 0
         with tempfile.TemporaryDirectory(prefix="pagemill-compact-") as scratch:
             state = LedgerState(self._ledger.paths, Path(scratch))
             load(state.con, Inventory(self._store).below("pages"))
@@ -81,9 +87,10 @@ class Compactor:
             while some := found.fetchmany(1000):
                 for key, size, names in some:
                     group.append(Small(key, size, tuple(names)))
-                    if sum(part.size for part in group) >= self._least:
+                    held += size
+                    if held >= self._least:
                         yield group
-                        group = []
+                        group, held = [], 0
             state.close()
         result.left = len(group)
 
@@ -122,11 +129,7 @@ class Compactor:
         return key, len(data), merged
 
     def _tables(self, group: list[Small], merged: list[Small], result: Compacted) -> Iterator[pa.Table]:
-        for part in group:
-            try:
-                data = self._store.get(part.key)
-            except FileNotFoundError:
-                continue  # gc was faster; or the audit's business
+        for part, data in self._fetched(group):
             if hashlib.sha256(data).hexdigest() not in part.key:
                 raise DamagedOutput(f"{part.key}: its bytes do not hash to its name; see pagemill audit")
             table = pq.read_table(io.BytesIO(data))
@@ -137,6 +140,26 @@ class Compactor:
                 continue
             merged.append(part)
             yield cast
+
+    def _fetched(self, group: list[Small]) -> Iterator[tuple[Small, bytes]]:
+        """Parts with their bytes, in order; several are on their way, in a bounded number of bytes."""
+        waiting, coming, ahead = deque(group), deque[tuple[Small, Future[bytes]]](), 0
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch") as threads:
+            try:
+                while waiting or coming:
+                    while waiting and len(coming) < _AT_ONCE and (not coming or ahead + waiting[0].size <= _AHEAD_BYTES):
+                        part = waiting.popleft()
+                        coming.append((part, threads.submit(self._store.get, part.key)))
+                        ahead += part.size
+                    part, fetching = coming.popleft()
+                    ahead -= part.size
+                    try:
+                        data = fetching.result()
+                    except FileNotFoundError:
+                        continue  # gc was faster; or the audit's business
+                    yield part, data
+            finally:
+                threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _current(table: pa.Table) -> pa.Table:
