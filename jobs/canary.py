@@ -9,31 +9,24 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.common import BackendConfig, Conf, ModelDir, OutputArgument, PaddlexConfig, Settings, configuration, guarded
+from jobs.common import OutputArgument, guarded
+from jobs.options import JobOptions
 
 
 def canary(
     output: OutputArgument,
+    *,
     record: Annotated[bool, typer.Option(help="read them now with this configuration, as the new baseline")] = False,
-    conf: Conf = None,
-    settings: Settings = None,
-    paddlex_config: PaddlexConfig = None,
-    backend_config: BackendConfig = None,
-    model_dir: ModelDir = None,
-    lane: Annotated[int | None, typer.Option(help="of an output that has several: each has a baseline of its own")] = None,
-    inline: Annotated[bool, typer.Option(help="without Ray, in this process")] = False,
-    take_over: Annotated[bool, typer.Option(help="take the output from a driver that is certainly dead")] = False,
+    job: JobOptions,
 ) -> None:
     """Show what the known pages that ride along with each night said, or --record them anew."""
     from pipelines.store.reading import Output
 
-    config = configuration(conf, settings, paddlex=paddlex_config, backend=backend_config, model_dir=model_dir)
+    config = job.begin()
     if record:
         from pipelines.ingest import record_canaries
-        from pipelines.observe.log import configure
 
-        configure(config.observe.log_level)
-        ended = record_canaries(output, config, inline=inline, take_over=take_over, lane=lane)
+        ended = record_canaries(output, config, inline=job.inline, take_over=job.take_over, lane=job.lane)
         if ended.summary.canary is None:
             print(f"not recorded: {ended.summary.message or ended.summary.status}")
             sys.exit(ended.exit_code)

@@ -7,7 +7,7 @@ import typer
 from jobs.audit import audit
 from jobs.canary import canary
 from jobs.capsule import capsule
-from jobs.common import run_app
+from jobs.common import expanded, run_app
 from jobs.compact import compact
 from jobs.config import app as config_app
 from jobs.diff import diff
@@ -39,7 +39,7 @@ app = typer.Typer(
 reading = (ingest, nightly, reprocess, canary, publish)
 looking = (plan, audit, status, show, report, diff, capsule, replay)
 for command in (*reading, *looking, export, tables, compact, gc, doctor, tune, finetune):
-    app.command()(command)
+    app.command()(expanded(command))
 app.command(context_settings=CONTEXT)(submit)
 app.command("export-sft")(export_sft)
 app.command("verify-model")(verify_model)

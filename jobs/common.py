@@ -5,77 +5,62 @@ Invariant: a named error prints one line with its code and what to do, never a t
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from pipelines.config import Config, load
 from pipelines.errors import PagemillError
 from pipelines.observe.log import printable
-from pipelines.paddlex_config import backend_file, pipeline_file
+
+if TYPE_CHECKING:
+    from pipelines.store.publishing import HeldBack
 
 Conf = Annotated[list[str] | None, typer.Option("--conf", help="YAML file over the defaults; may be given more than once")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="section.key=value over the files")]
 
-PipelineVersion = Annotated[
-    str | None, typer.Option("--pipeline-version", help="v1 | v1.5 | v1.6: defaults of that PaddleOCR-VL pipeline")
+Unpublished = Annotated[
+    bool, typer.Option("--unpublished", help="also what runs read whose canaries drifted, before `pagemill publish`")
 ]
-PaddlexConfig = Annotated[
-    Path | None, typer.Option("--paddlex-config", help="a PaddleX pipeline YAML (pipeline_config_vllm.yaml), as it is")
-]
-BackendConfig = Annotated[
-    Path | None,
-    typer.Option("--backend-config", help="settings of PaddleOCR's vLLM server (vlm_server_config.yaml), as they are"),
-]
-
-ModelDir = Annotated[
-    str | None,
-    typer.Option("--model-dir", help="read with this PaddleOCR-VL, by vLLM: a folder, a URI or a hub id"),
-]
-
-Lanes = Annotated[
-    int | None, typer.Option("--lanes", min=1, max=1000, help="jobs that one archive is split over, fixed when OUTPUT is made")
-]
-LaneNumber = Annotated[int | None, typer.Option("--lane", min=0, help="which of OUTPUT's lanes this job is for, from 0")]
-
 OutputArgument = Annotated[str, typer.Argument(help="folder or URI of the results")]
 
 
-def configuration(
-    conf: Sequence[str] | None,
-    settings: Sequence[str] | None,
-    version: str | None = None,
-    paddlex: Path | None = None,
-    backend: Path | None = None,
-    model_dir: str | None = None,
-) -> Config:
-    """Defaults, `--conf` files, official files, `--pipeline-version`, `--model-dir`, `--set`: each over those before it. What
-    of an official file has no effect is printed to stderr.
+def say_held_back(held: HeldBack) -> None:
+    """For who reads what is published: that there is more."""
+    if held.documents:
+        noun = "document or a newer reading of it" if held.documents == 1 else "documents or newer readings of them"
+        print(f"note: {held.documents} {noun} held back: {held.words()}", file=sys.stderr)
 
-    Raises:
-        ConfigError
-    """
-    layers: list[tuple[str, Mapping[str, Any]]] = []
-    for path, translate in ((paddlex, pipeline_file), (backend, backend_file)):
-        if path is not None:
-            found = translate(path)
-            layers.append((str(path), found.layer))
-            for note in found.notes:
-                print(f"pagemill: {note}", file=sys.stderr)
-    if version is not None:
-        layers.append(("--pipeline-version", {"paddleocr_vl": {"pipeline_version": version}}))
-    if model_dir is not None:
-        layers.append(("--model-dir", {"recognize": {"engine": "vllm"}, "vllm": {"model_dir": model_dir}}))
-    return load(conf or [], settings or [], layers)
+
+def expanded(command: Callable[..., None]) -> Callable[..., None]:
+    """A command as Typer understands it: each parameter that is annotated by a dataclass is that one's fields."""
+    groups = {name: kind for name, kind in get_type_hints(command).items() if is_dataclass(kind) and isinstance(kind, type)}
+    if not groups:
+        return command
+    shown: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        own = inspect.signature(groups[name], eval_str=True).parameters.values() if name in groups else (parameter,)
+        shown += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+
+    @wraps(command)
+    def call(**given: Any) -> None:
+        for name, kind in groups.items():
+            given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+        command(**given)
+
+    call.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    call.__annotations__ = {one.name: one.annotation for one in shown}
+    return call
 
 
 def guarded(command: Callable[..., None], context: dict[str, Any] | None = None) -> None:
     """Runs one command as a program; `context`: settings of its parser."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(context_settings=context)(command)
+    app.command(context_settings=context)(expanded(command))
     run_app(app)
 
 

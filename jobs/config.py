@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from jobs.common import BackendConfig, Conf, PaddlexConfig, PipelineVersion, Settings, configuration, run_app
+from jobs.common import expanded, run_app
+from jobs.options import ConfigOptions
 
 app = typer.Typer(help="The configuration.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -14,16 +15,12 @@ def _config() -> None:
     """Keeps `show` a subcommand while it is alone."""
 
 
-@app.command("show")
-def show(
-    conf: Conf = None,
-    settings: Settings = None,
-    pipeline_version: PipelineVersion = None,
-    paddlex_config: PaddlexConfig = None,
-    backend_config: BackendConfig = None,
-) -> None:
+def show(options: ConfigOptions) -> None:
     """The configuration as a run would see it, secrets left out."""
-    print(configuration(conf, settings, pipeline_version, paddlex_config, backend_config).as_yaml(), end="")
+    print(options.config().as_yaml(), end="")
+
+
+app.command("show")(expanded(show))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 import yaml
 
-from jobs.common import Conf, OutputArgument, Settings, guarded
+from jobs.common import Conf, OutputArgument, Settings, Unpublished, guarded, say_held_back
 from pipelines.config import PaddleOcrVlConfig, load
 from pipelines.export.documents import Exported
 from pipelines.store.reading import Output
@@ -21,6 +21,7 @@ def export(
     target: Annotated[str, typer.Argument(help="folder or URI that the files go to")],
     form: Annotated[Literal["paddleocr"], typer.Option("--as", help="paddleocr: the official PaddleOCR-VL files")] = "paddleocr",
     document: Annotated[list[str] | None, typer.Option(help="id or name; more than once; default: all")] = None,
+    unpublished: Unpublished = False,
     overlay: Annotated[bool, typer.Option(help="pictures of the pages with their boxes; needs the source")] = False,
     restructure: Annotated[bool, typer.Option(help="merge tables and level titles over a document's pages")] = False,
     conf: Conf = None,
@@ -31,15 +32,18 @@ def export(
     from pipelines.export.paddleocr import PaddleOcrExport
     from pipelines.observe.pages import PageDrawer
     from pipelines.output import open_store
+    from pipelines.store.publishing import held_back
 
     config = load(conf or [], settings or [])
     drawing = PageDrawer(config) if overlay else nullcontext()
-    with Output(output, config.store.storage_options) as opened, drawing as drawer:
+    with Output(output, config.store.storage_options, published=not unpublished) as opened, drawing as drawer:
         writer = PaddleOcrExport(opened.store, open_store(target, config.store), config.paddleocr_vl, restructure, drawer)
         for found in documents(opened, document or []):
             writer.document(found, _options_of(opened, found, conf, settings))
+        held = held_back(opened.con, document or [])
     counts = writer.counts
     print(f"{counts.documents} documents, {counts.pages} pages as {form} in {target}")
+    say_held_back(held)
     for what, names in (("not read, left out", counts.failed), ("without overlay", counts.not_drawn)):
         if names:
             print(f"{len(names)} pages {what}:", *names[:10], *(["..."] if len(names) > 10 else []), sep="\n  ", file=sys.stderr)

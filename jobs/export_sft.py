@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.common import Conf, OutputArgument, Settings, guarded
+from jobs.common import Conf, OutputArgument, Settings, Unpublished, guarded, say_held_back
 from pipelines.config import load
 from pipelines.errors import ConfigError
 
@@ -22,11 +22,13 @@ def export_sft(
     corrections: Annotated[
         Path | None, typer.Option(help="JSONL of {doc_id, page_index, block_index, text}: what a reviewer wrote instead")
     ] = None,
+    unpublished: Unpublished = False,
     conf: Conf = None,
     settings: Settings = None,
 ) -> None:
     """Write the blocks of chosen pages of OUTPUT as crops with answers, to train on."""
     from pipelines.store.choosing import Choice, read_ids
+    from pipelines.store.publishing import held_back
     from pipelines.store.reading import Output
     from training.export import export, read_corrections
 
@@ -35,12 +37,14 @@ def export_sft(
         raise ConfigError("nothing is chosen. Try: --pages reviewed.csv")
     choice = Choice(where, ids=read_ids(pages, config.source.storage_options) if pages is not None else None)
     corrected = read_corrections(corrections)
-    with Output(output, config.store.storage_options) as opened:
+    with Output(output, config.store.storage_options, published=not unpublished) as opened:
         written = export(opened, choice, folder, config, corrected)
+        held = held_back(opened.con)
     kinds = ", ".join(f"{count} {task}" for task, count in written.samples.most_common())
     print(f"{folder / 'train.jsonl'}: {written.total} samples ({kinds or 'none'})")
     for reason, count in written.skipped.most_common():
         print(f"  left out: {count} {reason}")
+    say_held_back(held)
 
 
 if __name__ == "__main__":

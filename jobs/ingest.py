@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from jobs.common import (
-    BackendConfig,
-    Conf,
-    LaneNumber,
-    Lanes,
-    ModelDir,
-    PaddlexConfig,
-    PipelineVersion,
-    Settings,
-    configuration,
-    guarded,
-)
+from jobs.common import guarded
+from jobs.options import JobOptions, Lanes, RidingCanaries, end
 
 
 def ingest(
@@ -26,27 +15,16 @@ def ingest(
         str, typer.Argument(help="directory, glob, file, or a Parquet/CSV/text manifest of URIs; local or s3://...")
     ],
     output: Annotated[str, typer.Argument(help="folder or URI that the results go to")],
-    conf: Conf = None,
-    settings: Settings = None,
-    pipeline_version: PipelineVersion = None,
-    paddlex_config: PaddlexConfig = None,
-    backend_config: BackendConfig = None,
-    model_dir: ModelDir = None,
-    inline: Annotated[bool, typer.Option(help="without Ray, span after span in this process: for debugging")] = False,
-    take_over: Annotated[bool, typer.Option(help="take the output from a driver that is certainly dead")] = False,
+    *,
+    canaries: RidingCanaries = False,
     lanes: Lanes = None,
-    lane: LaneNumber = None,
+    job: JobOptions,
 ) -> None:
     """Read everything of SOURCE that OUTPUT does not have yet."""
     from pipelines.ingest import ingest as run
-    from pipelines.observe.log import configure
-    from pipelines.observe.report import final_line
 
-    config = configuration(conf, settings, pipeline_version, paddlex_config, backend_config, model_dir)
-    configure(config.observe.log_level)
-    ended = run(source, output, config, inline=inline, take_over=take_over, lanes=lanes, lane=lane)
-    print(final_line(ended.summary, ended.exit_code, ended.report))
-    sys.exit(ended.exit_code)
+    config = job.begin()
+    end(run(source, output, config, inline=job.inline, take_over=job.take_over, lanes=lanes, lane=job.lane, canaries=canaries))
 
 
 if __name__ == "__main__":

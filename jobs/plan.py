@@ -7,27 +7,24 @@ from typing import Annotated
 
 import typer
 
-from jobs.common import BackendConfig, Conf, ModelDir, PaddlexConfig, PipelineVersion, Settings, configuration, guarded
+from jobs.common import guarded
+from jobs.options import ConfigOptions
 from pipelines.source.forecast import Forecast
 
 
 def plan(
     source: Annotated[str, typer.Argument(help="as for ingest")],
     output: Annotated[str, typer.Argument(help="as for ingest; need not exist")],
+    *,
     probe: Annotated[bool, typer.Option(help="fetch and open new documents to count their pages")] = False,
-    conf: Conf = None,
-    settings: Settings = None,
-    pipeline_version: PipelineVersion = None,
-    paddlex_config: PaddlexConfig = None,
-    backend_config: BackendConfig = None,
-    model_dir: ModelDir = None,
+    options: ConfigOptions,
 ) -> None:
     """What is new, changed or done, and how long it may take; writes nothing to OUTPUT."""
     from pipelines.ingest import fingerprints_of
     from pipelines.output import look_at
     from pipelines.source.forecast import forecast
 
-    config = configuration(conf, settings, pipeline_version, paddlex_config, backend_config, model_dir)
+    config = options.config()
     for name, words in lines(forecast(source, look_at(output, config.store), config, fingerprints_of(config), probe)):
         print(f"{name:10} {words}")
 

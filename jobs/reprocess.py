@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
-from jobs.common import (
-    BackendConfig,
-    Conf,
-    LaneNumber,
-    ModelDir,
-    OutputArgument,
-    PaddlexConfig,
-    PipelineVersion,
-    Settings,
-    configuration,
-    guarded,
-)
+from jobs.common import OutputArgument, guarded
+from jobs.options import JobOptions, RidingCanaries, end
 from pipelines.errors import ConfigError
 from pipelines.store.choosing import Choice, Preview, read_ids
 
@@ -32,28 +21,19 @@ Pages = Annotated[str | None, typer.Option(help="Parquet or CSV file with doc_id
 
 def reprocess(
     output: OutputArgument,
+    *,
     where: Where = None,
     blocks: Blocks = None,
     pages: Pages = None,
     dry_run: Annotated[bool, typer.Option(help="count what would be read again, and read nothing")] = False,
-    conf: Conf = None,
-    settings: Settings = None,
-    pipeline_version: PipelineVersion = None,
-    paddlex_config: PaddlexConfig = None,
-    backend_config: BackendConfig = None,
-    model_dir: ModelDir = None,
-    inline: Annotated[bool, typer.Option(help="without Ray, span after span in this process: for debugging")] = False,
-    take_over: Annotated[bool, typer.Option(help="take the output from a driver that is certainly dead")] = False,
-    lane: LaneNumber = None,
+    canaries: RidingCanaries = False,
+    job: JobOptions,
 ) -> None:
     """Read chosen pages of OUTPUT again; both readings stay, the new one counts."""
     from pipelines.ingest import preview
     from pipelines.ingest import reprocess as run
-    from pipelines.observe.log import configure
-    from pipelines.observe.report import final_line
 
-    config = configuration(conf, settings, pipeline_version, paddlex_config, backend_config, model_dir)
-    configure(config.observe.log_level)
+    config = job.begin()
     if where is None and blocks is None and pages is None:
         raise ConfigError("nothing is chosen. Try: --where \"state = 'failed'\" --dry-run")
     ids = read_ids(pages, config.source.storage_options) if pages is not None else None
@@ -62,9 +42,7 @@ def reprocess(
         for name, words in lines(preview(output, choice, config)):
             print(f"{name:10} {words}")
         return
-    ended = run(output, choice, config, inline=inline, take_over=take_over, lane=lane)
-    print(final_line(ended.summary, ended.exit_code, ended.report))
-    sys.exit(ended.exit_code)
+    end(run(output, choice, config, inline=job.inline, take_over=job.take_over, lane=job.lane, canaries=canaries))
 
 
 def lines(found: Preview) -> list[tuple[str, str]]:

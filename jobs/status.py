@@ -12,6 +12,7 @@ from pipelines.errors import PagemillError
 
 def status(output: OutputArgument, conf: Conf = None, settings: Settings = None) -> None:
     """What OUTPUT holds: documents and pages by state, what was read with which configuration, the last run."""
+    from pipelines.store.publishing import find_unpublished, held_back
     from pipelines.store.reading import Output
 
     config = load(conf or [], settings or [])
@@ -32,6 +33,9 @@ def status(output: OutputArgument, conf: Conf = None, settings: Settings = None)
         prints = con.execute(by_print).fetchall()
         print("read with", *[f"{count} {name}" + f" {options}" * bool(options) for name, options, count in prints] or ["none"])
         print("other    ", _other(prints, config))
+        find_unpublished(con)
+        if (held := held_back(con)).documents:
+            print("held back", f"{held.documents} documents or newer readings of them: {held.words()}")
         runs = "SELECT run_id, summary FROM ledger WHERE kind = 'run' ORDER BY run_id DESC, number DESC, \"row\" DESC LIMIT 1"
         for run_id, summary in con.execute(runs).fetchall():
             print("last run ", run_id, json.loads(summary).get("status"))

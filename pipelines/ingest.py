@@ -91,7 +91,7 @@ def ingest(
     return run_job(
         source, output, config, plan, inline=inline, take_over=take_over, until=until, lanes=lanes, lane=lane,
         opening=lambda place, store: open_output(place, store, lanes or 1),
-        riding=Riding.ALONG if canaries and config.canary.documents != "none" else Riding.NONE, secrets=given.table(),
+        riding=_riding(config, canaries), secrets=given.table(),
     )  # fmt: skip
 
 
@@ -116,12 +116,14 @@ def record_canaries(
 
 
 def reprocess(
-    output: str, choice: Choice, config: Config, *, inline: bool = False, take_over: bool = False, lane: int | None = None
-) -> Ended:
+    output: str, choice: Choice, config: Config, *, inline: bool = False, take_over: bool = False, lane: int | None = None,
+    canaries: bool = False,
+) -> Ended:  # fmt: skip
     """Reads chosen pages of `output` again.
 
     Args:
         lane: as of `choose_lane`; of the chosen documents those that belong to it are read.
+        canaries: those of the configuration ride along.
 
     Raises:
         PagemillError: as `ingest`; a choice that is none, or no output.
@@ -132,7 +134,14 @@ def reprocess(
         return Reprocess(site, choice, ledger, summary).plan
 
     source = f"reprocess {choice.words()}"
-    return run_job(source, output, config, plan, inline=inline, take_over=take_over, opening=open_existing, lane=lane)
+    return run_job(
+        source, output, config, plan, inline=inline, take_over=take_over, opening=open_existing, lane=lane,
+        riding=_riding(config, canaries),
+    )  # fmt: skip
+
+
+def _riding(config: Config, canaries: bool) -> Riding:
+    return Riding.ALONG if canaries and config.canary.documents != "none" else Riding.NONE
 
 
 def preview(output: str, choice: Choice, config: Config, most: int | None = None) -> Preview:

@@ -48,10 +48,12 @@ def planning(
 def _plan(output: str, documents: str, pages: str) -> None:
     import fsspec
 
+    from jobs.options import ConfigOptions
     from jobs.plan import plan
 
     fsspec.register_implementation("listed", ListedFileSystem)
-    plan(_SOURCE, output, settings=[f"source.storage_options={{documents: {documents}, pages: {pages}}}"])
+    settings = [f"source.storage_options={{documents: {documents}, pages: {pages}}}"]
+    plan(_SOURCE, output, options=ConfigOptions(settings=settings))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from pipelines.errors import ConfigError
-from pipelines.store.one_document import find_documents
+from pipelines.store.one_document import find_documents, nothing_named
 from pipelines.store.reading import Output
 
 _ROWS = 64  # pages a batch: a page's row has 10 kB, some have megabytes
@@ -74,5 +73,5 @@ def _sources(output: Output) -> dict[str, tuple[str, str, int]]:
 def _named(output: Output, name: str) -> list[str]:
     found = find_documents(output.con, name)
     if not found:
-        raise ConfigError(f"{name}: no document matches; give an id, a URI, or the end of one")
+        raise nothing_named(output.con, name)
     return found

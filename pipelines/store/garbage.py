@@ -99,7 +99,8 @@ class Collector:
     Args:
         ledgers: of all lanes of the output.
         older_than_s: an object younger than this is left, whatever names it.
-        keep_revisions: newest complete revisions of a document that stay readable; None: all.
+        keep_revisions: newest complete revisions of a document that stay readable, and as many of those that are published; None:
+            all.
     """
 
     def __init__(self, store: ObjectStore, ledgers: Sequence[Ledger], older_than_s: float, keep_revisions: int | None) -> None:
@@ -169,15 +170,20 @@ class Collector:
 
     def _name_parts(self, state: LedgerState, ledger: Ledger, scratch: Path) -> None:
         """What one lane needs and names, into the tables of `_TABLES`."""
-        lane = LedgerState(ledger.paths, scratch)
+        keep = self._keep or 9223372036854775807
+        kept = [("needed", "SELECT part FROM needed"), ("needed_markdown", "SELECT key FROM needed_markdown")]
+        named = [
+            ("named_part", f"SELECT DISTINCT part, {ledger.lane.number} FROM span_page"),
+            ("moved_part", "SELECT old_part, new_part FROM part_moved"),
+        ]
+        self._copy(state, LedgerState(ledger.paths, scratch), kept + named, keep)
+        if self._keep is not None:  # a newer reading that is held back makes none of those that are published superfluous
+            self._copy(state, LedgerState(ledger.paths, scratch, published=True), kept, keep)
+
+    def _copy(self, state: LedgerState, lane: LedgerState, tables: Sequence[tuple[str, str]], keep: int) -> None:
         try:
-            lane.con.execute(_NEEDED.format(keep=self._keep or "9223372036854775807"))
-            for table, rows in (
-                ("needed", "SELECT part FROM needed"),
-                ("needed_markdown", "SELECT key FROM needed_markdown"),
-                ("named_part", f"SELECT DISTINCT part, {ledger.lane.number} FROM span_page"),
-                ("moved_part", "SELECT old_part, new_part FROM part_moved"),
-            ):
+            lane.con.execute(_NEEDED.format(keep=keep))
+            for table, rows in tables:
                 state.con.register("of_lane", lane.con.sql(rows).to_arrow_reader(100_000))
                 state.con.execute(f"INSERT INTO {table} SELECT * FROM of_lane")
                 state.con.unregister("of_lane")
@@ -189,7 +195,7 @@ class Collector:
         images = "SELECT count(*) FROM found WHERE starts_with(key, 'markdown/') AND NOT ends_with(key, '.md')"
         if state.rows(images) == [(0,)]:
             return
-        for (part,) in state.rows("SELECT part FROM needed n SEMI JOIN found f ON f.key = n.part"):
+        for (part,) in state.rows("SELECT DISTINCT part FROM needed n SEMI JOIN found f ON f.key = n.part"):
             data = io.BytesIO(self._store.get(str(part)))
             rows = pq.ParquetFile(data).read(columns=["doc_id", *_SHOWN]).to_pylist()
             keys = sorted({

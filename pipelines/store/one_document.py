@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import ConfigError
 from pipelines.store.objects import ObjectStore
+from pipelines.store.publishing import HeldBack, held_back
 
 _FIND = """
 SELECT DISTINCT doc_id FROM (
@@ -30,13 +31,29 @@ def find_documents(con: duckdb.DuckDBPyConnection, name: str, most: int = 1_000_
 def find_document(con: duckdb.DuckDBPyConnection, name: str) -> str:
     """
     Raises:
-        ConfigError: none or several match.
+        ConfigError: none or several match, or it is held back.
     """
     doc_ids = find_documents(con, name, 3)
+    if not doc_ids:
+        raise nothing_named(con, name)
     if len(doc_ids) != 1:
-        matches = {0: "no document matches", 2: "2 documents match"}.get(len(doc_ids), "several documents match")
+        matches = "2 documents match" if len(doc_ids) == 2 else "several documents match"
         raise ConfigError(f"{name}: {matches}; give an id, a URI, or more of either")
     return doc_ids[0]
+
+
+def nothing_named(con: duckdb.DuckDBPyConnection, name: str) -> ConfigError:
+    """Why no document has this name."""
+    held = held_back(con, [name])
+    if held.documents:
+        return ConfigError(f"{name}: nothing of it is published: {held.words()}")
+    return ConfigError(f"{name}: no document matches; give an id, a URI, or the end of one")
+
+
+def newer_held_back(con: duckdb.DuckDBPyConnection, name: str) -> HeldBack:
+    """Of the document with this name a newer reading, or of its URIs a newer document."""
+    uris = con.execute("SELECT uri FROM source_latest WHERE doc_id = ?", [doc_id := find_document(con, name)]).fetchall()
+    return held_back(con, [doc_id, *(str(row[0]) for row in uris)])
 
 
 def document_markdown(con: duckdb.DuckDBPyConnection, store: ObjectStore, name: str, page: int | None) -> str:

@@ -111,9 +111,10 @@ class Output:
         self.ledgers = [Ledger(self.store, lane, scratch=Path(self._scratch.name)) for lane in lanes_of(self.store)]
         for ledger in self.ledgers:
             ledger.refresh()
+        self.published = published
         self.con = duckdb.connect()
         if parts:
-            self.install(self.con, "", published)
+            self.install(self.con, "")
         else:
             self._install_ledger(self.con, published)
 
@@ -133,9 +134,13 @@ class Output:
         ):
             self.con.execute(f"SET {setting}")
 
-    def install(self, con: duckdb.DuckDBPyConnection, prefix: str, published: bool = False) -> None:
-        """Creates the reading views, their names behind `prefix`, in a connection; `published`: as of the constructor."""
-        self._install_ledger(con, published)
+    def install(self, con: duckdb.DuckDBPyConnection, prefix: str, published: bool | None = None) -> None:
+        """Creates the reading views, their names behind `prefix`, in a connection.
+
+        Args:
+            published: as of the constructor; None: as it was told.
+        """
+        self._install_ledger(con, self.published if published is None else published)
         self._install_parts(con, "live_page", "part_rows")
         con.execute(_READING_VIEWS.format(prefix=prefix))
 

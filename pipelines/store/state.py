@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.store.publishing import hold_back_unpublished
+from pipelines.store.publishing import hold_back_unpublished, show_everything
 from pipelines.store.records import RECORDS
 
 if TYPE_CHECKING:
@@ -101,11 +101,13 @@ class LedgerState:
     """
 
     def __init__(
-        self, files: Sequence[Path], scratch: Path, memory_mib: int = 1024, more_lanes: Sequence[Sequence[Path]] = ()
-    ) -> None:
+        self, files: Sequence[Path], scratch: Path, memory_mib: int = 1024, more_lanes: Sequence[Sequence[Path]] = (),
+        published: bool = False,
+    ) -> None:  # fmt: skip
         """
         Args:
             files: of one lane. more_lanes: of those after it, where several are seen as one.
+            published: leave out what unpublished runs read.
         """
         scratch.mkdir(parents=True, exist_ok=True)
         # tables in a file: they are compressed, and a million documents more cost disk, not memory
@@ -113,7 +115,7 @@ class LedgerState:
             str(scratch / f"state-{secrets.token_hex(4)}.duckdb"),
             config={"memory_limit": f"{memory_mib}MiB", "temp_directory": str(scratch), "preserve_insertion_order": "false"},
         )
-        install_views(self.con, [files, *more_lanes], scratch)
+        install_views(self.con, [files, *more_lanes], scratch, published)
         self.con.execute(_OF_ASKED)
 
     def rows(self, sql: str, parameters: Iterable[object] = ()) -> list[tuple[object, ...]]:
@@ -192,10 +194,8 @@ def install_views(
     for lane, files in enumerate(lanes):
         quoted = ", ".join("'" + str(file).replace("'", "''") + "'" for file in [*files, empty])
         selects.append(f"SELECT *, {lane} AS lane FROM read_parquet([{quoted}], union_by_name = true)")
-    name = "lane_record_whole" if published else "lane_record"
-    con.execute(f"CREATE OR REPLACE VIEW {name} AS " + " UNION ALL BY NAME ".join(selects))
-    if published:
-        hold_back_unpublished(con)
+    con.execute("CREATE OR REPLACE VIEW lane_record_whole AS " + " UNION ALL BY NAME ".join(selects))
+    hold_back_unpublished(con) if published else show_everything(con)
     con.execute(_ONE if len(lanes) == 1 else _SEVERAL)
     con.execute(_VIEWS)
     con.execute(_OF_ALL)
