@@ -281,6 +281,7 @@ def _settings(whole: Config, store_mib: int) -> ray.data.DataContext:
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # every yielded block goes on at once (ray.md section 5)
     context.max_errored_blocks = 0
+    context.memory_usage_poll_interval_s = None  # a thread that reads /proc once a second, in each worker, for statistics
     context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
         object_store_memory=store_mib << 20
     )

@@ -98,18 +98,10 @@ def open_capsule(path: Path) -> Capsule:
             held = {name: _member(file, name) for name in _MOST if name in file.namelist()}
         about = json.loads(held["capsule.json"])
         newer = int(str(about["format"]).split(".")[0]) > int(FORMAT.split(".")[0])
-        assert isinstance(about["row"], dict)
-        assert isinstance(about["options"], dict)
-    except (
-        OSError,
-        zipfile.BadZipFile,
-        KeyError,
-        ValueError,
-        TypeError,
-        AssertionError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+        for member in ("row", "options"):
+            if not isinstance(about[member], dict):
+                raise TypeError(f"{member} is no object")
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, NotImplementedError, RuntimeError) as error:
         raise ConfigError(f"{path} is no capsule: {type(error).__name__}: {error}") from None
     if newer:
         raise ConfigError(f"{path} has format {about['format']}; this pagemill reads {FORMAT}: use a newer one")

@@ -110,6 +110,9 @@ class IsolatedRasterizer:
         except (EOFError, OSError):
             code = self._end_code()
             raise PageCrash(f"the process that was working on it ended with {code}") from None
+        if not isinstance(answer, dict):
+            self.close()
+            raise PageCrash("the process that was working on it answered what it never does")
         if "error" in answer:
             kind = by_code().get(answer["error"], PagemillError)
             if answer["error"] == "PAGE_MEMORY":
@@ -118,7 +121,6 @@ class IsolatedRasterizer:
             if answer.get("trace"):
                 refusal.add_note(answer["trace"])
             raise refusal
-        assert isinstance(answer, dict)
         return answer
 
     def _end_code(self) -> str:

@@ -5,10 +5,11 @@ Invariant: it raises for no input; every candidate that goes in comes out once, 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 
 from pipelines.config import Config
 from pipelines.errors import PagemillError
@@ -19,6 +20,7 @@ from pipelines.source.changes import Candidate
 from pipelines.source.manifest import Secret, opening
 
 _AHEAD = 4  # per worker: candidates in hand
+_PATIENCE_S = 0.5  # opening takes milliseconds, a further child 0.25 s of CPU: it starts where documents keep the others busy
 
 
 @dataclass(slots=True, frozen=True)
@@ -51,8 +53,9 @@ class Prober:
         self._cache = cache
         self._known = known
         self._secrets = secrets
-        self._local = threading.local()
         self._rasterizers: list[IsolatedRasterizer] = []
+        self._idle: SimpleQueue[IsolatedRasterizer] = SimpleQueue()
+        self._idle.put(self._another())
         self._pool = ThreadPoolExecutor(config.source.probe_workers, thread_name_prefix="probe")
 
     def probe_all(self, candidates: Iterator[Candidate]) -> Iterator[Probed]:
@@ -79,8 +82,8 @@ class Prober:
             probe = self._known(doc_id)
             if probe is None:
                 source = self._config.source
-                with self._cache.use(doc_id, link, source.storage_options) as path:
-                    probe = self._rasterizer().probe(str(path), passwords, source.probe_deadline_s)
+                with self._cache.use(doc_id, link, source.storage_options) as path, self._rasterizer() as rasterizer:
+                    probe = rasterizer.probe(str(path), passwords, source.probe_deadline_s)
             return Probed(candidate, doc_id, probe, None)
         except PagemillError as error:
             return Probed(candidate, doc_id, None, ProbeError(error.code, str(error), error.transient))
@@ -90,10 +93,20 @@ class Prober:
         for rasterizer in self._rasterizers:
             rasterizer.close()
 
-    def _rasterizer(self) -> IsolatedRasterizer:
-        if not hasattr(self._local, "rasterizer"):
-            raster = self._config.raster
-            self._local.rasterizer = IsolatedRasterizer(raster.engine, raster.deadline_s, raster.memory_mib)
-            self._rasterizers.append(self._local.rasterizer)
-        rasterizer: IsolatedRasterizer = self._local.rasterizer
-        return rasterizer
+    @contextmanager
+    def _rasterizer(self) -> Iterator[IsolatedRasterizer]:
+        """One that nobody else uses: another one where none becomes free soon."""
+        try:
+            free = self._idle.get(timeout=_PATIENCE_S)
+        except Empty:
+            free = self._another()
+        try:
+            yield free
+        finally:
+            self._idle.put(free)
+
+    def _another(self) -> IsolatedRasterizer:
+        raster = self._config.raster
+        made = IsolatedRasterizer(raster.engine, raster.deadline_s, raster.memory_mib)
+        self._rasterizers.append(made)
+        return made

@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from pipelines.errors import StoreUnavailable
 from pipelines.store.objects import ObjectStore
 
 _BATCH = 10_000
@@ -55,12 +56,17 @@ class Inventory:
             return None
 
     def now(self) -> float:
-        """The store's clock."""
+        """The store's clock.
+
+        Raises:
+            StoreUnavailable: it does not tell.
+        """
         key = f".pagemill-probe-{secrets.token_hex(8)}"
         self._store.put(key, b"now")
         now = self.modified(key)
         self._store.delete(key)
-        assert now is not None
+        if now is None:
+            raise StoreUnavailable(f"{self._store.root} does not say when an object was put that it took")
         return now
 
     def uploads(self) -> Iterator[Stored]:

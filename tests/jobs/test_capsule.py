@@ -196,6 +196,11 @@ def test_a_strangers_capsule_names_no_code_no_server_and_no_path(tmp_path: Path,
         path.write_bytes(data)
         with pytest.raises(capsules.ConfigError, match="no capsule"):
             open_capsule(path)
+    for member in ("row", "options"):
+        with zipfile.ZipFile(path, "w") as held:
+            held.writestr("capsule.json", json.dumps({"format": "1.0", "row": row, "options": {}} | {member: []}))
+        with pytest.raises(capsules.ConfigError, match=f"no capsule: .*{member}"):
+            open_capsule(path)
     newer = tmp_path / "newer.zip"
     with zipfile.ZipFile(newer, "w") as held:
         held.writestr("capsule.json", json.dumps({"format": "2.0", "row": row, "options": {}}))
