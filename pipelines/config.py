@@ -71,9 +71,15 @@ class LayoutConfig(_Section):
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(json_schema_extra=FINGERPRINTED)
     batch_pages: int = Field(ge=1, le=64)
+    cuda_graph: Literal["auto", "off"]
     memory_gib: float | None = Field(gt=0)
     threads: int = Field(ge=1)
     python: str | None
+
+    @field_validator("cuda_graph", mode="before")
+    @classmethod
+    def _yaml_off(cls, value: object) -> object:
+        return "off" if value is False else value  # what YAML makes of a bare `off`
 
 
 class RecognizeConfig(_Section):

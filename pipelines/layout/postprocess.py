@@ -28,6 +28,7 @@ from pipelines.schema import Box, Region
 # (rows, 7 or 8): class, score, x0, y0, x1, y1, rank (, votes); the model's own precision, in which a score of 0.3 is not
 # above a threshold of 0.3
 Rows = npt.NDArray[np.float32]
+MASK_CUT = 0.5  # of a mask's probability, where thresholds are by class; else the one threshold, as the official engine has it
 _SAME_CLASS, _ANY_CLASS = 0.6, 0.98  # IoU from which a box is suppressed by a better one
 _LANDSCAPE, _PORTRAIT = 0.82, 0.93  # share of the page from which an `image` is taken for the page itself
 _CONTAINED = 0.9
@@ -45,6 +46,11 @@ class PostOptions:
     unclip: tuple[float, float] | Mapping[int, tuple[float, float]] | None
     shape: str
     strict: bool
+
+    @property
+    def mask_cut(self) -> float:
+        """Probability above which a point belongs to a region's mask."""
+        return self.threshold if isinstance(self.threshold, float) else MASK_CUT
 
     @classmethod
     def of(cls, config: PaddleOcrVlConfig) -> PostOptions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,6 +45,15 @@ def detect(folder: Path, pages: list[RasterPage], *settings: str) -> list[list[R
     return load_engine(load(settings=[*chosen, *settings])).detect(pages)
 
 
+def network(folder: Path, *settings: str) -> Any:
+    import torch
+
+    from pipelines.layout.checkpoint import read_checkpoint
+    from pipelines.layout.network import Network
+
+    return Network(read_checkpoint(folder), load(settings=list(settings)).layout, torch.device("cpu"))
+
+
 @pytest.mark.parametrize("kind", ["v2", "v3"])
 def test_regions_lie_in_their_page_in_reading_order(models: dict[str, Path], kind: str) -> None:
     pages = [page(700, 900, 1), page(1200, 500, 2)]
@@ -79,15 +89,16 @@ def test_rows_are_what_the_outputs_mean(models: dict[str, Path], kind: str) -> N
     import torch
     from transformers import AutoModelForObjectDetection
 
-    from pipelines.layout.checkpoint import read_checkpoint
-    from pipelines.layout.transformers_engine import _Model, resized
+    from pipelines.layout.network import resized
 
-    checkpoint = read_checkpoint(models[kind])
-    batch = resized(page(640, 480, 5).pixels, checkpoint)[None]
-    (rows,), _ = _Model(checkpoint, load(settings=["layout.device=cpu"]).layout).run(batch, [(640, 480)], 0.5, outlines=False)
+    batch = resized(page(640, 480, 5).pixels, np.empty((800, 800, 3), np.uint8))[None]
+    ours = network(models[kind])
+    (found,) = ours.end(ours.begin([page(640, 480, 5).pixels], 0.5, outlines=False))
+    assert found.masks is None
+    rows = found.rows
     with torch.inference_mode():
-        network = AutoModelForObjectDetection.from_pretrained(models[kind]).eval()
-        told = network(pixel_values=torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255)
+        upstream = AutoModelForObjectDetection.from_pretrained(models[kind]).eval()
+        told = upstream(pixel_values=torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255)
     logits, boxes, before = (np.asarray(x[0], np.float64) for x in (told.logits, told.pred_boxes, told.order_logits))
     count = len(logits)
     before = 1 / (1 + np.exp(-np.clip(before, -700, 700)))
