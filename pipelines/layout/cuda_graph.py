@@ -6,7 +6,7 @@ once in the log, and the function runs as it is from then on: slower, never wron
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from numbers import Number
 from typing import Any
 
@@ -35,7 +35,8 @@ class Constants(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.tensor and args and torch.device(kwargs.get("device") or self._device).type == self._device.type:
+        here = torch.device(kwargs.get("device") or self._device).type == self._device.type
+        if func is torch.tensor and args and here and _plain(args[0]):
             return self._constant(args[0], {"device": self._device} | {k: v for k, v in kwargs.items() if v is not None})
         if func is Tensor.__setitem__ and isinstance(args[2], Number) and _places(args[1]):
             args = (*args[:2], torch.full((), args[2], dtype=args[0].dtype, device=args[0].device))
@@ -48,6 +49,19 @@ class Constants(TorchFunctionMode):
         if key not in self._made:
             self._made[key] = torch.tensor(data, **kwargs)
         return self._made[key].clone()  # whoever asked for it may write into it
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it came of: the end of a capture reports only that something failed before."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
+
+
+def _plain(data: Any) -> bool:
+    """Whether data is a number or lists of numbers, which are told apart by how they are written."""
+    return isinstance(data, Number) or (isinstance(data, list | tuple) and all(map(_plain, data)))
 
 
 def _places(index: Any) -> bool:
@@ -97,6 +111,6 @@ class Graphs:
             except Exception as error:  # an operation that cannot be captured, or no memory for it; eager may do with less
                 self.failed = True
                 self._made.clear()
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                reason = " <- ".join(f"{type(each).__name__}: {each}".splitlines()[0] for each in _chain(error))
                 log.warning("cuda_graph_off", instead="layout launches its kernels one by one, slower", reason=reason)
         return compute(*inputs) if self.failed else self._made[key].replay()

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-import transformers
 from torch import Tensor
 
 from pipelines.config import LayoutConfig
@@ -88,17 +87,15 @@ class Flight:
 class Network:
     """Verbs `begin` and `end`; batches end in the order in which they began, at most two are under way."""
 
-    def __init__(self, checkpoint: LayoutCheckpoint, config: LayoutConfig, device: torch.device) -> None:
+    def __init__(self, network: Any, checkpoint: LayoutCheckpoint, config: LayoutConfig, device: torch.device) -> None:
+        """
+        Args:
+            network: as transformers loads it from the checkpoint.
+        """
         self.device = device
         self.batch_pages = config.batch_pages
         self._size = checkpoint.height, checkpoint.width
         self._dtype = getattr(torch, config.dtype)
-        network = transformers.AutoModelForObjectDetection.from_pretrained(
-            checkpoint.folder,
-            local_files_only=True,
-            use_safetensors=True,  # never a pickle
-            trust_remote_code=False,
-        )
         self.network = network.to(self.device, self._dtype).eval()
         self._mean = torch.tensor(checkpoint.mean, device=self.device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(checkpoint.std, device=self.device).view(1, 3, 1, 1) * 255
@@ -160,7 +157,7 @@ class Network:
             ]
         for there, here in zip(slot.outputs, found, strict=False):
             there[:count].copy_(here[:count], non_blocking=True)
-        slot.done = torch.cuda.Event()
+        slot.done = torch.cuda.Event(blocking=True)  # the host sleeps: its cores have pages to draw
         slot.done.record()
         return slot.outputs[: len(found)]
 

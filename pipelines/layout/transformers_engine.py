@@ -52,10 +52,17 @@ class TransformersLayout:
 
     @cached_property
     def _model(self) -> Network:
-        _libraries()
+        _, transformers = _libraries()
         from pipelines.layout.network import Network
 
-        return Network(self._checkpoint, self._config, _device(self._config))
+        device = _device(self._config)
+        network = transformers.AutoModelForObjectDetection.from_pretrained(
+            self._checkpoint.folder,
+            local_files_only=True,
+            use_safetensors=True,  # never a pickle
+            trust_remote_code=False,
+        )
+        return Network(network, self._checkpoint, self._config, device)
 
     def with_options(self, options: PaddleOcrVlConfig) -> TransformersLayout:
         """The same model for documents with other options."""

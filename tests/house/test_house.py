@@ -29,7 +29,8 @@ HEAVY = {
     "rapid_table",
 }
 MODULES = sorted((ROOT / "pipelines").rglob("*.py"))
-ENGINE_SIDE = ("tower.py", "tower_plain.py", "tower_triton.py", "vllm_model.py")  # loaded by vLLM, in its own process
+# loaded by vLLM, in its own process, or by the layout engine that runs on PyTorch
+ENGINE_SIDE = ("tower.py", "tower_plain.py", "tower_triton.py", "vllm_model.py", "cuda_graph.py", "network.py")
 
 
 def top_imports(path: Path) -> set[str]:

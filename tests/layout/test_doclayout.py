@@ -35,23 +35,19 @@ def page(width: int, height: int, seed: int) -> RasterPage:
     return RasterPage(pixels, 144, width / 2, height / 2)
 
 
-def detect(folder: Path, pages: list[RasterPage], *settings: str) -> list[list[Region]]:
+def engine(folder: Path, *settings: str) -> Any:
     chosen = [
         "layout.engine=transformers",
         f"layout.model_dir={folder}",
         "layout.device=cpu",
         "paddleocr_vl.layout_threshold=0.2",
     ]
-    return load_engine(load(settings=[*chosen, *settings])).detect(pages)
+    return load_engine(load(settings=[*chosen, *settings]))
 
 
-def network(folder: Path, *settings: str) -> Any:
-    import torch
-
-    from pipelines.layout.checkpoint import read_checkpoint
-    from pipelines.layout.network import Network
-
-    return Network(read_checkpoint(folder), load(settings=list(settings)).layout, torch.device("cpu"))
+def detect(folder: Path, pages: list[RasterPage], *settings: str) -> list[list[Region]]:
+    found: list[list[Region]] = engine(folder, *settings).detect(pages)
+    return found
 
 
 @pytest.mark.parametrize("kind", ["v2", "v3"])
@@ -92,7 +88,7 @@ def test_rows_are_what_the_outputs_mean(models: dict[str, Path], kind: str) -> N
     from pipelines.layout.network import resized
 
     batch = resized(page(640, 480, 5).pixels, np.empty((800, 800, 3), np.uint8))[None]
-    ours = network(models[kind])
+    ours = engine(models[kind])._model
     (found,) = ours.end(ours.begin([page(640, 480, 5).pixels], 0.5, outlines=False))
     assert found.masks is None
     rows = found.rows

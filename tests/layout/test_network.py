@@ -129,7 +129,7 @@ def as_on_a_gpu(made: TransformersLayout, capture: Any, patch: pytest.MonkeyPatc
 
     network = made._model
     patch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
-    patch.setattr(torch.cuda, "Event", Done)
+    patch.setattr(torch.cuda, "Event", lambda **_: Done())
     patch.setattr(network, "_on_gpu", True)
     patch.setattr(network, "_slots", [network._slot(), network._slot()])
     patch.setattr(network, "_static", network._slot())
