@@ -20,7 +20,8 @@ PADDLE := .venv-paddle
 VLLM := .venv-vllm
 # tests of what needs vLLM, PyTorch or transformers; in .venv they skip
 VLLM_TESTS := tests/recognize/test_vllm_engine.py tests/recognize/test_tower.py tests/recognize/test_pack.py \
-  tests/recognize/test_checkpoint.py tests/recognize/test_verify_model.py tests/layout/test_doclayout.py tests/layout/test_network.py tests/e2e/test_vllm.py \
+  tests/recognize/test_checkpoint.py tests/recognize/test_verify_model.py tests/layout/test_doclayout.py \
+  tests/layout/test_network.py tests/e2e/test_vllm.py \
   $(wildcard tests/training)
 # a folder of wheels that pip is told of (PyTorch's CPU build may lie there); else uv asks PyTorch's own index
 WHEELS = $(shell $(BIN)/python -m pip config get global.find-links 2>/dev/null)

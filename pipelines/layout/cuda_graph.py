@@ -35,12 +35,14 @@ class Constants(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        here = torch.device(kwargs.get("device") or self._device).type == self._device.type
-        if func is torch.tensor and args and here and _plain(args[0]):
+        if func is torch.tensor and args and _plain(args[0]) and self._here(kwargs.get("device")):
             return self._constant(args[0], {"device": self._device} | {k: v for k, v in kwargs.items() if v is not None})
         if func is Tensor.__setitem__ and isinstance(args[2], Number) and _places(args[1]):
             args = (*args[:2], torch.full((), args[2], dtype=args[0].dtype, device=args[0].device))
         return func(*args, **kwargs)
+
+    def _here(self, device: Any) -> bool:
+        return device is None or torch.device(device).type == self._device.type
 
     def _constant(self, data: Any, kwargs: dict[str, Any]) -> Tensor:
         if isinstance(data, Number):
