@@ -37,8 +37,11 @@ class Constants(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch.tensor and args and _plain(args[0]) and self._here(kwargs.get("device")):
             return self._constant(args[0], {"device": self._device} | {k: v for k, v in kwargs.items() if v is not None})
-        if func is Tensor.__setitem__ and isinstance(args[2], Number) and _places(args[1]):
-            args = (*args[:2], torch.full((), args[2], dtype=args[0].dtype, device=args[0].device))
+        if func is Tensor.__setitem__ and isinstance(args[2], Number):
+            if _view(args[1]):
+                return args[0][args[1]].fill_(args[2])
+            if _places(args[1]):
+                args = (*args[:2], torch.full((), args[2], dtype=args[0].dtype, device=args[0].device))
         return func(*args, **kwargs)
 
     def _here(self, device: Any) -> bool:
@@ -66,10 +69,19 @@ def _plain(data: Any) -> bool:
     return isinstance(data, Number) or (isinstance(data, list | tuple) and all(map(_plain, data)))
 
 
+def _view(index: Any) -> bool:
+    """Whether an index takes a view: whole numbers and slices alone."""
+    return all(isinstance(part, int | slice) and not isinstance(part, bool) for part in _parts(index))
+
+
 def _places(index: Any) -> bool:
     """Whether an index is whole numbers in tensors; a mask of booleans takes a plain number without a copy."""
-    tensors = [part for part in (index if isinstance(index, tuple) else (index,)) if isinstance(part, Tensor)]
+    tensors = [part for part in _parts(index) if isinstance(part, Tensor)]
     return bool(tensors) and all(part.dtype != torch.bool for part in tensors)
+
+
+def _parts(index: Any) -> tuple[Any, ...]:
+    return index if isinstance(index, tuple) else (index,)
 
 
 class Capture:
