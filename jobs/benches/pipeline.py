@@ -85,7 +85,11 @@ class _Note(NamedTuple):
 
 
 def _noted(folder: Path) -> list[_Note]:
-    lines = [(path.stem, json.loads(line)) for path in folder.iterdir() for line in path.open()]
+    """Also while they are being written: a line counts once it is whole."""
+    lines = [
+        (path.stem, json.loads(line)) for path in folder.iterdir() for line in path.read_text().splitlines(keepends=True)
+        if line.endswith("\n")
+    ]  # fmt: skip
     return [_Note(at, what, pages, process) for process, (at, what, pages) in lines]
 
 
@@ -99,8 +103,10 @@ def _run(root: Path, options: list[str], kill_after: float | None) -> float | No
     killed = None
     while process.poll() is None:
         time.sleep(0.2)
-        first = min((path.stat().st_ctime for path in (root / "ends").iterdir()), default=None)
-        if kill_after is not None and killed is None and first is not None and time.time() > first + kill_after:
+        if kill_after is None or killed is not None:
+            continue
+        went = [note.at for note in _noted(root / "ends") if note.what == "went"]
+        if went and time.time() > min(went) + kill_after:
             killed = _kill_one()
     said = (root / "log").read_text(errors="replace")
     print(said[-3000:], flush=True)
