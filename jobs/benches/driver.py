@@ -43,6 +43,9 @@ from pipelines.store.parts import page_row
 
 _BLOCKS = 12
 _CHARACTERS = 3000
+_WORKERS = (
+    32  # of each other pool, by the blocks that it holds: Ray's executor looks ten times a second, so few would be the limit
+)
 
 
 def driver(
@@ -110,9 +113,10 @@ def _simulate(source: str, output: str, rate: str, calls: str, pools: str, *opti
         return number
 
     def sleeping(site: Site, folder: str, *_: Any, **__: Any) -> Generator[Outcome, None, None]:
-        yield from watch.over(run_sleeping(site, folder, pool, seconds, int(pools) - 1))
+        yield from watch.over(run_sleeping(site, folder, others, pool, seconds))
 
-    pipeline.plan_pools = lambda *_: [pool]  # type: ignore[attr-defined]
+    others = [Pool(("layout",), _WORKERS)] * (int(pools) - 1)
+    pipeline.plan_pools = lambda *_: [*others, pool]  # type: ignore[attr-defined]
     graph.run_graph = sleeping
     Ledger.append = timed  # type: ignore[method-assign]
     watch = _Threads()
@@ -168,8 +172,10 @@ class _Threads:
         return dict(self._now)
 
 
-def run_sleeping(site: Site, folder: str, pool: Pool, seconds: float, before: int) -> Generator[Outcome, None, None]:
-    """As `run_graph`, with one pool of readers that sleep, behind `before` others that hand on what they get."""
+def run_sleeping(
+    site: Site, folder: str, others: Sequence[Pool], pool: Pool, seconds: float
+) -> Generator[Outcome, None, None]:  # fmt: skip
+    """As `run_graph`, with one pool of readers that sleep, behind others that hand on what they get: one actor each."""
     import ray
 
     from pipelines.cluster.graph import _PlanSource, decode
@@ -179,8 +185,11 @@ def run_sleeping(site: Site, folder: str, pool: Pool, seconds: float, before: in
     context.target_max_block_size = 1
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True, "num_cpus": pool.cpus}
     rows = ray.data.read_datasource(_PlanSource(site, folder), override_num_blocks=1, num_cpus=0)
-    for _ in range(before):
-        rows = rows.map_batches(HandsOn, compute=ray.data.ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=4), **whole)
+    for other in others:
+        flight = other.size * other.in_flight
+        rows = rows.map_batches(
+            HandsOn, compute=ray.data.ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=flight), **whole
+        )
     rows = rows.map_batches(
         SleepingReader,
         fn_constructor_args=(site, seconds),
