@@ -178,13 +178,13 @@ def run_sleeping(
     """As `run_graph`, with one pool of readers that sleep, behind others that hand on what they get: one actor each."""
     import ray
 
-    from pipelines.cluster.graph import _PlanSource, decode
+    from pipelines.cluster.graph import decode, planned
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = 1
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True, "num_cpus": pool.cpus}
-    rows = ray.data.read_datasource(_PlanSource(site, folder), override_num_blocks=1, num_cpus=0)
+    rows = planned(site, folder)
     for other in others:
         flight = other.size * other.in_flight
         rows = rows.map_batches(

@@ -213,6 +213,15 @@ def decode(table: pa.Table) -> Any:
     return pickle.loads(payload, buffers=[array.as_buffer() for array in arrays])
 
 
+def planned(site: Site, folder: str) -> ray.data.Dataset:
+    """The blocks that the feed publishes, as they come; the feed's window bounds how many there are.
+
+    Ray itself lets a source be two blocks ahead, and looks for them ten times a second: no run could take in more than 20.
+    """
+    ahead = {"_generator_backpressure_num_objects": -1}
+    return ray.data.read_datasource(_PlanSource(site, folder), override_num_blocks=1, num_cpus=0, ray_remote_args=ahead)
+
+
 def run_graph(
     site: Site, folder: str, pools: Sequence[Pool], held: dict[str, float], is_over: Callable[[], bool], *,
     retries: int | None = None,
@@ -229,7 +238,7 @@ def run_graph(
     config = site.config.ray
     context = _settings(site.config, object_store_mib(site.config, pools))
     held_by_number = watch_steps(context, len(pools), lambda: _end_when(is_over))
-    rows = ray.data.read_datasource(_PlanSource(site, folder), override_num_blocks=1, num_cpus=0)
+    rows = planned(site, folder)
     # max_restarts and max_task_retries have no named parameter in 2.60, and it warns of what it will remove in 2.64
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
     # a run of one block cannot use two actors: nothing that a user could change
