@@ -218,6 +218,8 @@ def planned(site: Site, folder: str) -> ray.data.Dataset:
 
     Ray itself lets a source be two blocks ahead, and looks for them ten times a second: no run could take in more than 20.
     """
+    # nor have max_restarts and max_task_retries a named parameter in 2.60, which warns of what it will remove in 2.64
+    warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
     ahead = {"_generator_backpressure_num_objects": -1}
     return ray.data.read_datasource(_PlanSource(site, folder), override_num_blocks=1, num_cpus=0, ray_remote_args=ahead)
 
@@ -239,8 +241,6 @@ def run_graph(
     context = _settings(site.config, object_store_mib(site.config, pools))
     held_by_number = watch_steps(context, len(pools), lambda: _end_when(is_over))
     rows = planned(site, folder)
-    # max_restarts and max_task_retries have no named parameter in 2.60, and it warns of what it will remove in 2.64
-    warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
     # a run of one block cannot use two actors: nothing that a user could change
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
     for pool in pools:
