@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.common import Conf, OutputArgument, Settings, guarded
+from jobs.common import Conf, Manifest, OutputArgument, Settings, guarded
 from pipelines.config import load
 from pipelines.observe.log import printable
 
@@ -19,6 +19,7 @@ def capsule(
     run: Annotated[str | None, typer.Option(help="as this run read it; default: what is live")] = None,
     block: Annotated[int | None, typer.Option(min=0, help="also the picture of this block")] = None,
     most_mib: Annotated[int, typer.Option(min=0, help="larger documents are left out, the page's picture stays")] = 200,
+    manifest: Manifest = None,
     conf: Conf = None,
     settings: Settings = None,
 ) -> None:
@@ -28,7 +29,7 @@ def capsule(
 
     config = load(conf or [], settings or [])
     with Output(output, config.store.storage_options, parts=False) as opened:
-        made = make_capsule(opened, config, page, run, block, most_mib)
+        made = make_capsule(opened, config, page, run, block, most_mib, manifest)
     target = to or Path(f"capsule-{made.row['doc_id'][:12]}-{int(made.row['page_index']) + 1}.zip")
     made.write(target)
     for note in made.about["notes"]:

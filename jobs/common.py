@@ -26,6 +26,9 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="section.key=v
 Unpublished = Annotated[
     bool, typer.Option("--unpublished", help="also what runs read whose canaries drifted, before `pagemill publish`")
 ]
+Manifest = Annotated[
+    str | None, typer.Option("--manifest", help="whose rows have the documents' passwords and signed links; docs/manifest.md")
+]
 OutputArgument = Annotated[str, typer.Argument(help="folder or URI of the results")]
 
 

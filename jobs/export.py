@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 import typer
 import yaml
 
-from jobs.common import Conf, OutputArgument, Settings, Unpublished, guarded, say_held_back
+from jobs.common import Conf, Manifest, OutputArgument, Settings, Unpublished, guarded, say_held_back
 from pipelines.config import PaddleOcrVlConfig, load
 from pipelines.export.documents import Exported
+from pipelines.store.one_document import options_of
 from pipelines.store.reading import Output
 
 
@@ -23,6 +24,7 @@ def export(
     document: Annotated[list[str] | None, typer.Option(help="id or name; more than once; default: all")] = None,
     unpublished: Unpublished = False,
     overlay: Annotated[bool, typer.Option(help="pictures of the pages with their boxes; needs the source")] = False,
+    manifest: Manifest = None,
     restructure: Annotated[bool, typer.Option(help="merge tables and level titles over a document's pages")] = False,
     conf: Conf = None,
     settings: Settings = None,
@@ -32,12 +34,16 @@ def export(
     from pipelines.export.paddleocr import PaddleOcrExport
     from pipelines.observe.pages import PageDrawer
     from pipelines.output import open_store
+    from pipelines.source.discovery import openers
     from pipelines.store.publishing import held_back
 
     config = load(conf or [], settings or [])
-    drawing = PageDrawer(config) if overlay else nullcontext()
+    found_openers = openers(manifest, config)
+    drawing = PageDrawer(config, tuple(found_openers.values())) if overlay else nullcontext()
+    numbers = {uri: number for number, uri in enumerate(found_openers, 1)}
     with Output(output, config.store.storage_options, published=not unpublished) as opened, drawing as drawer:
-        writer = PaddleOcrExport(opened.store, open_store(target, config.store), config.paddleocr_vl, restructure, drawer)
+        target_store = open_store(target, config.store)
+        writer = PaddleOcrExport(opened.store, target_store, config.paddleocr_vl, restructure, drawer, numbers)
         for found in documents(opened, document or []):
             writer.document(found, _options_of(opened, found, conf, settings))
         held = held_back(opened.con, document or [])
@@ -56,9 +62,8 @@ def _options_of(opened: Output, found: Exported, conf: Conf, settings: Settings)
         told = yaml.safe_load(opened.store.get(origin)) or {}
     except FileNotFoundError:
         told = {}
-    own = "SELECT options FROM revision_opened WHERE doc_id = ? AND options IS NOT NULL ORDER BY revision DESC LIMIT 1"
-    of_document = [json.loads(row[0]) for row in opened.con.execute(own, [found.doc_id]).fetchall()]
-    layers = [(origin, told.get("paddleocr_vl", {})), *((f"options of {found.uri}", options) for options in of_document)]
+    own = json.loads(options_of(opened.con, found.doc_id) or "{}")
+    layers = [(origin, told.get("paddleocr_vl", {})), (f"options of {found.uri}", own)]
     return load(conf or [], settings or [], [(name, {"paddleocr_vl": layer}) for name, layer in layers]).paddleocr_vl
 
 

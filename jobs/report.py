@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.common import Conf, Settings, guarded
+from jobs.common import Conf, Manifest, Settings, guarded
 from pipelines.config import load
 
 
@@ -15,6 +15,7 @@ def report(
     output: Annotated[str, typer.Argument(help="folder or URI of the results")],
     run: Annotated[str | None, typer.Option(help="run id; default: the newest")] = None,
     page: Annotated[list[str] | None, typer.Option(help="DOCUMENT:N or DOCUMENT:N-M, from 1; more than once")] = None,
+    manifest: Manifest = None,
     to: Annotated[Path | None, typer.Option(help="file to write; default: report-RUN.html in this folder")] = None,
     conf: Conf = None,
     settings: Settings = None,
@@ -25,7 +26,7 @@ def report(
 
     config = load(conf or [], settings or [])
     with Output(output, config.store.storage_options, parts=False) as opened:
-        html, run_id = recall(opened, config, run, page or [])
+        html, run_id = recall(opened, config, run, page or [], manifest)
     target = to or Path(f"report-{run_id}.html")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(html.encode("utf-8", "replace"))

@@ -192,7 +192,7 @@ def run_job(
         with _draining(run) as handles:  # before anybody can see that the run has begun
             ledger.append([record("run", run_id=site.run_id, summary=json.dumps(begun))])
             exit_code = _execute(run, summary, config, inline, until, handles)
-        report = _report(summary, exit_code, store, ledger, config)
+        report = _report(summary, exit_code, store, ledger, config, secrets)
         log.info(
             "run_ended", status=summary.status, exit=exit_code.name, pages=summary.pages_done, failed=summary.pages["failed"],
             pending=summary.pending, seconds=summary.elapsed(),
@@ -273,7 +273,9 @@ def _outcome(run: Run, summary: Summary) -> ExitCode:
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
 
 
-def _report(summary: Summary, exit_code: ExitCode, store: ObjectStore, ledger: Ledger, config: Config) -> dict[str, str]:
+def _report(
+    summary: Summary, exit_code: ExitCode, store: ObjectStore, ledger: Ledger, config: Config, secrets: tuple[Secret, ...] = ()
+) -> dict[str, str]:
     import time
 
     from pipelines.observe.report import write_report  # its templates and Markdown: a quarter of what a start would import
@@ -284,7 +286,8 @@ def _report(summary: Summary, exit_code: ExitCode, store: ObjectStore, ledger: L
         return {}  # another driver writes here now
     try:
         whole = summary.status == "finished"  # who drains wants to be gone; `pagemill report` draws the pages later
-        pages = pages_of_run(summary.sampler.choose(config.observe.report_pages), store, config) if whole else []
+        chosen = summary.sampler.choose(config.observe.report_pages) if whole else []
+        pages = pages_of_run(chosen, store, config, secrets)
         keys = write_report(summary, store, config.as_yaml(), exit_code, pages)
         shown = summary.as_dict() | {"exit_code": int(exit_code)}
         for name in ("timeline", "failures", "slowest", "slowest_documents", "doubtful"):

@@ -22,8 +22,11 @@ from pipelines.schema import PageState, PageWork, Span
 from pipelines.stages import Chain, Site, begin, stage_names
 
 
-def replay(capsule: Capsule, config: Config) -> tuple[PageWork, dict[str, float]]:
+def replay(capsule: Capsule, config: Config, password: str | None = None) -> tuple[PageWork, dict[str, float]]:
     """The page as it is read now, and seconds by stage.
+
+    Args:
+        password: of the document, tried before those of the configuration.
 
     Raises:
         ConfigError: the capsule has neither document nor picture, or the engine is not here.
@@ -38,8 +41,9 @@ def replay(capsule: Capsule, config: Config) -> tuple[PageWork, dict[str, float]
         document.write_bytes(data)
         alone = {"cache_dir": f"{folder}/cache", "span_pages": 1}
         config = config.model_copy(update={"source": config.source.model_copy(update=alone)})
-        site = Site(config, f"{folder}/output", "replay", fingerprint(config, {}), identify(config))
-        span = Span(hashlib.sha256(data).hexdigest(), 1, (number,), str(document), number + 1, "")
+        secrets = ((None, password),)
+        site = Site(config, f"{folder}/output", "replay", fingerprint(config, {}), identify(config), secrets=secrets)
+        span = Span(hashlib.sha256(data).hexdigest(), 1, (number,), str(document), number + 1, "", secret=1)
         chain = Chain([name for name in stage_names(config) if name != "write"], site)
         seconds: dict[str, float] = {}
         try:
@@ -49,8 +53,11 @@ def replay(capsule: Capsule, config: Config) -> tuple[PageWork, dict[str, float]
     return page, seconds
 
 
-def told(capsule: Capsule, config: Config) -> Iterator[str]:
+def told(capsule: Capsule, config: Config, password: str | None = None) -> Iterator[str]:
     """The capsule, and what becomes of it, line by line; the last one begins with `state`.
+
+    Args:
+        password: as of `replay`.
 
     Raises:
         ConfigError
@@ -67,7 +74,7 @@ def told(capsule: Capsule, config: Config) -> Iterator[str]:
         yield "note     read from the page's picture: without a text layer"
     yield f"engines  raster {config.raster.engine}, layout {config.layout.engine}, reader {config.recognize.engine}"
     started = time.perf_counter()
-    page, seconds = replay(capsule, config)
+    page, seconds = replay(capsule, config, password)
     spent = ", ".join(f"{stage} {amount:.2f}" for stage, amount in seconds.items())
     yield f"seconds  {spent}; {time.perf_counter() - started:.1f} in all"
     yield from _outcome(page, row)

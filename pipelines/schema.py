@@ -277,6 +277,8 @@ class SpanReceipt:
     part: str  # key below OUTPUT
     messages: tuple[str, ...] = ()  # parallel to pages, of failed ones, cut short; for the report, not for the ledger
     fingerprint: str = ""  # with which they were read
+    options: str = ""  # of the document, as its span has them
+    secret: int = 0  # the same; for who opens it again in this run, stored nowhere
 
 
 # -- stored schemas -------------------------------------------------------------------------------------------------

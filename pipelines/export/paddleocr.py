@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,13 +44,15 @@ class PaddleOcrExport:
         target: where the files go.
         restructure: tables merged and titles levelled over the pages of a document, as `restructure_pages` does.
         drawer: draws pages again for overlay pictures; None: no overlays.
+        openers: by URI, the drawer's number of what opens it.
     """
 
     def __init__(
-        self, store: ObjectStore, target: ObjectStore, options: PaddleOcrVlConfig, restructure: bool, drawer: PageDrawer | None
-    ) -> None:
+        self, store: ObjectStore, target: ObjectStore, options: PaddleOcrVlConfig, restructure: bool, drawer: PageDrawer | None,
+        openers: Mapping[str, int] | None = None,
+    ) -> None:  # fmt: skip
         self._store, self._target, self._options = store, target, options
-        self._restructure, self._drawer = restructure, drawer
+        self._restructure, self._drawer, self._openers = restructure, drawer, openers or {}
         self.counts = Counts()
 
     def document(self, document: Exported, options: PaddleOcrVlConfig | None = None) -> None:
@@ -130,7 +133,7 @@ class PaddleOcrExport:
         if self._drawer is None or not page.regions:
             return
         try:
-            pixels = self._drawer.draw(row, document.uri)
+            pixels = self._drawer.draw(row, document.uri, self._options, self._openers.get(document.uri, 0))
         except Exception as error:  # the page's other files are there; the reason is reported
             self.counts.not_drawn.append(f"{document.uri} page {row['page_index'] + 1}: {error}")
             return

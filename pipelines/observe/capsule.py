@@ -14,7 +14,7 @@ import io
 import json
 import platform
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -23,15 +23,17 @@ from typing import Any
 
 import yaml
 
-from pipelines.config import FINGERPRINTED, Config
+from pipelines.config import FINGERPRINTED, Config, PaddleOcrVlConfig
 from pipelines.errors import ConfigError, PagemillError
 from pipelines.observe.pages import PageDrawer, read_row
-from pipelines.observe.recall import asked
+from pipelines.observe.recall import asked, opened_by, with_own_options
 from pipelines.observe.sample import Pick
+from pipelines.options import with_options
 from pipelines.recognize.crops import plan_crops
 from pipelines.schema import Box, Pixels, RasterPage, Region
 from pipelines.secrets import public
 from pipelines.source.cache import DocumentCache
+from pipelines.source.manifest import Secret, opening
 from pipelines.store.reading import Output
 
 FORMAT = "1.0"
@@ -116,11 +118,14 @@ def _member(file: zipfile.ZipFile, name: str) -> bytes:
     return data
 
 
-def make_capsule(output: Output, config: Config, page: str, run: str | None, block: int | None, most_mib: int) -> Capsule:
+def make_capsule(
+    output: Output, config: Config, page: str, run: str | None, block: int | None, most_mib: int, manifest: str | None = None
+) -> Capsule:
     """
     Args:
         page: DOCUMENT:N, from 1. run: as which run read it; None: what is live. block: index of one, for its picture.
         most_mib: a larger document is left out, and the page's picture stands for it; 0: always.
+        manifest: whose rows say what opens the document; that is used, and not in the capsule.
 
     Raises:
         ConfigError: no such page or block, or several pages.
@@ -128,9 +133,9 @@ def make_capsule(output: Output, config: Config, page: str, run: str | None, blo
     picks = asked(output, [page], run)
     if len(picks) != 1:
         raise ConfigError(f"{page}: a capsule holds one page, e.g. --page scan.pdf:3")
-    (pick,) = picks
+    (pick,), secrets = opened_by(manifest, config, [with_own_options(output, picks[0])])
     row = read_row(output.store, pick)
-    options = _options(output, str(row["run_id"]))
+    options = _options(output, str(row["run_id"]), pick.options)
     capsule = Capsule(
         {
             "format": FORMAT, "made_at": datetime.now(UTC).isoformat(timespec="seconds"), "uri": public(pick.uri), "block": block,
@@ -139,8 +144,12 @@ def make_capsule(output: Output, config: Config, page: str, run: str | None, blo
             "notes": [], "questions": [],
         }
     )  # fmt: skip
-    _bytes(capsule, config, pick, most_mib)
-    _picture(capsule, config, pick, row)
+    try:
+        config = _as_read(config, options)
+    except ConfigError as error:  # of another version, or made up: the page can be had all the same
+        capsule.about["notes"].append(f"drawn and asked about with the present options: {error}")
+    _bytes(capsule, config, pick, secrets, most_mib)
+    _picture(capsule, config, pick, secrets, row)
     if block is not None:
         _block(capsule, row, block)
     return capsule
@@ -157,20 +166,30 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _options(output: Output, run: str) -> dict[str, Any]:
+def _options(output: Output, run: str, own: str) -> dict[str, Any]:
+    """Of the run that read the page, with the document's own over them."""
     output.check_run(run)
     try:
         told = yaml.safe_load(output.store.get(f"runs/{run}/config.yaml"))
     except FileNotFoundError:
         told = None  # a run that was killed wrote none
-    return {section: values for section, values in (told or {}).items() if isinstance(values, dict)}
+    options = {section: values for section, values in (told or {}).items() if isinstance(values, dict)}
+    return options | {"paddleocr_vl": options.get("paddleocr_vl", {}) | json.loads(own)} if own else options
 
 
-def _bytes(capsule: Capsule, config: Config, pick: Pick, most_mib: int) -> None:
+def _as_read(config: Config, options: Mapping[str, Any]) -> Config:
+    """This configuration with what the page was read with: what was asked, and how a picture was turned, follow from it."""
+    known = PaddleOcrVlConfig.model_fields
+    read_with = {key: value for key, value in options.get("paddleocr_vl", {}).items() if key in known}
+    return with_options(config, json.dumps(read_with))
+
+
+def _bytes(capsule: Capsule, config: Config, pick: Pick, secrets: Sequence[Secret], most_mib: int) -> None:
     source = config.source
     cache = DocumentCache.of(source)
+    link, _ = opening(pick.uri, pick.secret, secrets, ())
     try:
-        with cache.use(pick.doc_id, pick.uri, source.storage_options) as path:
+        with cache.use(pick.doc_id, link, source.storage_options) as path:
             size = path.stat().st_size
             if size <= most_mib << 20:
                 capsule.document = path.read_bytes()
@@ -180,13 +199,13 @@ def _bytes(capsule: Capsule, config: Config, pick: Pick, most_mib: int) -> None:
         capsule.about["notes"].append(f"the document cannot be had: {error}")
 
 
-def _picture(capsule: Capsule, config: Config, pick: Pick, row: dict[str, Any]) -> None:
+def _picture(capsule: Capsule, config: Config, pick: Pick, secrets: Sequence[Secret], row: dict[str, Any]) -> None:
     if row["error_stage"] in ("fetch", "rasterize"):
         capsule.about["notes"].append("no picture: the page could not be drawn when it was read")
         return
     try:
-        with PageDrawer(config) as drawer:
-            pixels = drawer.draw(row, pick.uri)
+        with PageDrawer(config, secrets) as drawer:
+            pixels = drawer.draw(row, pick.uri, secret=pick.secret)
     except PagemillError as error:
         capsule.about["notes"].append(f"no picture: {error}")
         return

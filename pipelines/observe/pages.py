@@ -21,14 +21,16 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.config import Config
+from pipelines.config import Config, PaddleOcrVlConfig
 from pipelines.errors import PagemillError, as_named
 from pipelines.layout.orientation import turned
 from pipelines.layout.unwarp import Unwarper, load_unwarper
 from pipelines.observe.sample import Pick
+from pipelines.options import resolver
 from pipelines.raster.isolate import IsolatedRasterizer
 from pipelines.schema import BLOCK, PAGES, Pixels
 from pipelines.source.cache import DocumentCache
+from pipelines.source.manifest import Secret, opening
 from pipelines.store.objects import ObjectStore
 
 _WIDTH, _HEIGHT = 1200, 2400  # pixels of a picture at most: an A4 page at 144 dpi stays as it is, 40 to 120 kB a page
@@ -61,14 +63,24 @@ class ShownPage:
 class PageDrawer:
     """Draws pages of source documents. A context manager: it holds a child process once it has drawn."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, secrets: Sequence[Secret] = ()) -> None:
+        """
+        Args:
+            secrets: what opens documents of a manifest, by the numbers that `draw` is given.
+        """
         self._config = config
+        self._secrets = secrets
+        self.config_of = resolver(config)  # of a document with options of its own
         self._cache: DocumentCache | None = None
         self._rasterizer: IsolatedRasterizer | None = None
         self._unwarper: Unwarper | None = None
 
-    def draw(self, row: dict[str, Any], uri: str) -> Pixels:
+    def draw(self, row: dict[str, Any], uri: str, options: PaddleOcrVlConfig | None = None, secret: int = 0) -> Pixels:
         """The page's pixels as they were read.
+
+        Args:
+            options: with which the document was read; None: those of the configuration.
+            secret: number of what opens it, from 1; 0: nothing is needed.
 
         Raises:
             PagemillError: the document or the page cannot be had any more, or is not what was read.
@@ -78,11 +90,12 @@ class PageDrawer:
             self._cache = DocumentCache.of(source)
             self._rasterizer = IsolatedRasterizer(raster.engine, raster.deadline_s, raster.memory_mib)
         assert self._rasterizer is not None
-        with self._cache.use(row["doc_id"], uri, source.storage_options) as path:
+        link, passwords = opening(uri, secret, self._secrets, source.passwords)
+        with self._cache.use(row["doc_id"], link, source.storage_options) as path:
             page = self._rasterizer.render(
-                str(path), source.passwords, row["page_index"], row["dpi"] or raster.dpi, raster.max_megapixels
+                str(path), passwords, row["page_index"], row["dpi"] or raster.dpi, raster.max_megapixels
             )
-        options = self._config.paddleocr_vl
+        options = options or self._config.paddleocr_vl
         strict = options.strict_parity and options.use_doc_orientation_classify
         pixels = turned(page, row.get("turned") or 0, strict).pixels
         if row.get("unwarped"):
@@ -123,11 +136,11 @@ def shown_pages(picks: Iterable[Pick], store: ObjectStore, drawer: PageDrawer, b
             yield before()
 
 
-def pages_of_run(picks: Sequence[Pick], store: ObjectStore, config: Config) -> list[ShownPage]:
+def pages_of_run(picks: Sequence[Pick], store: ObjectStore, config: Config, secrets: Sequence[Secret] = ()) -> list[ShownPage]:
     """The sample at a run's end. Never raises: a report without pictures is better than a run without a report."""
     if not picks:
         return []
-    with PageDrawer(config) as drawer:
+    with PageDrawer(config, secrets) as drawer:
         return list(shown_pages(picks, store, drawer, _BUDGET_S))
 
 
@@ -148,7 +161,8 @@ def _begun(
     if beside is None:
         return partial(ShownPage, pick, row, None, f"Not drawn: the report's {budget_s:g} s for pictures were used up.")
     try:
-        picture = beside.submit(picture_of, drawer.draw(row, pick.uri))
+        options = drawer.config_of(pick.options).paddleocr_vl
+        picture = beside.submit(picture_of, drawer.draw(row, pick.uri, options, pick.secret))
     except Exception as error:
         return partial(_without_picture, pick, row, error)
     return partial(_with_picture, pick, row, picture)

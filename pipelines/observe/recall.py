@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipelines.config import Config
@@ -16,19 +17,24 @@ from pipelines.observe.pages import PageDrawer, shown_pages
 from pipelines.observe.report import SCHEMA
 from pipelines.observe.sample import Pick
 from pipelines.observe.summary import Summary
-from pipelines.store.one_document import find_document
+from pipelines.source.discovery import openers
+from pipelines.source.manifest import Secret
+from pipelines.store.one_document import find_document, options_of
 from pipelines.store.reading import Output
 
 _BUDGET_S = 600.0  # for pictures; who asks for pages by name waits for them
 _MOST_PAGES = 200
 
 
-def recall(output: Output, config: Config, run_id: str | None, wanted: Sequence[str]) -> tuple[str, str]:
+def recall(
+    output: Output, config: Config, run_id: str | None, wanted: Sequence[str], manifest: str | None = None
+) -> tuple[str, str]:
     """The page, and the run that it is of.
 
     Args:
         run_id: None: the newest.
         wanted: pages as DOCUMENT:N or DOCUMENT:N-M, counted from 1; none: those that the run itself chose.
+        manifest: whose rows say what opens the documents, for their pictures.
 
     Raises:
         ConfigError: no such run, document or page.
@@ -38,9 +44,26 @@ def recall(output: Output, config: Config, run_id: str | None, wanted: Sequence[
     picks = asked(output, wanted, run_id) if wanted else [Pick.from_dict(entry) for entry in shown.get("sample", [])]
     if not picks:
         picks = _any(output, run, config.observe.report_pages)
-    with PageDrawer(_as_then(config, shown)) as drawer:
-        pages = list(shown_pages(_moved(output, picks), output.store, drawer, _BUDGET_S))
+    picks, secrets = opened_by(manifest, config, [with_own_options(output, pick) for pick in _moved(output, picks)])
+    with PageDrawer(_as_then(config, shown), secrets) as drawer:
+        pages = list(shown_pages(picks, output.store, drawer, _BUDGET_S))
     return render(shown, pages, yaml), run
+
+
+def with_own_options(output: Output, pick: Pick) -> Pick:
+    """The page, with the options that its document has for itself."""
+    return replace(pick, options=options_of(output.con, pick.doc_id))
+
+
+def opened_by(manifest: str | None, config: Config, picks: Sequence[Pick]) -> tuple[list[Pick], tuple[Secret, ...]]:
+    """The pages, each with the number of what opens its document, and the table of those.
+
+    Raises:
+        BadManifest, SourceUnreachable, ConfigError
+    """
+    found = openers(manifest, config, {pick.uri for pick in picks})
+    numbers = {uri: number for number, uri in enumerate(found, 1)}
+    return [replace(pick, secret=numbers.get(pick.uri, 0)) for pick in picks], tuple(found.values())
 
 
 def _as_then(config: Config, shown: Mapping[str, Any]) -> Config:
@@ -175,5 +198,5 @@ def _moved(output: Output, picks: Sequence[Pick]) -> list[Pick]:
             part, hops = moved[part], hops + 1
             if hops > len(moved):
                 raise PagemillError(f"{pick.part} was moved in a circle")
-        found.append(Pick(pick.rank, pick.doc_id, pick.page_index, pick.uri, part, pick.attempt, pick.state, pick.reason))
+        found.append(replace(pick, part=part))
     return found

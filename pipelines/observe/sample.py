@@ -33,14 +33,19 @@ class Pick:
     attempt: str
     state: str
     reason: str  # random | degraded | failed | blank | doubtful | asked
+    options: str = ""  # of the document alone, see pipelines/options.py
+    secret: int = 0  # number of what opens it, in a table that whoever draws it has; not told
 
     def as_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__ if name != "rank"}
+        return {name: getattr(self, name) for name in _TOLD}
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Pick:
         """From what `as_dict` gave, or what a newer minor version gave, which has more keys."""
-        return cls(0.0, **{name: entry[name] for name in cls.__slots__ if name != "rank"})
+        return cls(0.0, **{name: entry[name] for name in _TOLD})
+
+
+_TOLD = ("doc_id", "page_index", "uri", "part", "attempt", "state", "reason")
 
 
 class Sampler:
@@ -55,15 +60,14 @@ class Sampler:
         for page, state in zip(receipt.pages, receipt.states, strict=True):
             rank = _hash(receipt.doc_id, page)
             reason = "random" if state == "ok" else state
-            pick = Pick(rank, receipt.doc_id, page, uri, receipt.part, receipt.attempt, state, reason)
+            pick = _pick(rank, receipt, page, uri, state, reason)
             self._keep(reason, pick, _KEEP)
             self._keep_of_document(reason, pick)
 
     def doubted(self, certainty: float, page_index: int, uri: str, receipt: SpanReceipt) -> None:
         """The page of a call that was read least surely."""
         state = receipt.states[receipt.pages.index(page_index)]
-        pick = Pick(certainty, receipt.doc_id, page_index, uri, receipt.part, receipt.attempt, state, "doubtful")
-        self._keep("doubtful", pick, _KEEP_DOUBTFUL)
+        self._keep("doubtful", _pick(certainty, receipt, page_index, uri, state, "doubtful"), _KEEP_DOUBTFUL)
 
     def doubtful(self) -> list[Pick]:
         """Pages read least surely, the worst first."""
@@ -112,6 +116,11 @@ class Sampler:
             heapq.heappush(heap, entry)
         elif entry > heap[0]:
             heapq.heapreplace(heap, entry)
+
+
+def _pick(rank: float, receipt: SpanReceipt, page: int, uri: str, state: str, reason: str) -> Pick:
+    where = receipt.part, receipt.attempt
+    return Pick(rank, receipt.doc_id, page, uri, *where, state, reason, receipt.options, receipt.secret)
 
 
 def _hash(doc_id: str, page_index: int = -1) -> float:

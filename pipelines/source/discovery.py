@@ -9,20 +9,30 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
 
 from pipelines.config import Config
-from pipelines.errors import PagemillError
+from pipelines.errors import ConfigError, PagemillError
 from pipelines.fingerprint import prints_of
 from pipelines.observe.summary import Summary
 from pipelines.source.cache import DocumentCache
 from pipelines.source.changes import ChangeDetector, Verdict
-from pipelines.source.listing import batched, discover, is_remote, local_path, look, opened_manifest, prefix_of
-from pipelines.source.manifest import Given, is_manifest, survey
+from pipelines.source.listing import (
+    absolute,
+    batched,
+    discover,
+    is_remote,
+    local_path,
+    look,
+    opened_manifest,
+    prefix_of,
+    uri_of,
+)
+from pipelines.source.manifest import Given, Secret, is_manifest, manifest_rows, survey
 from pipelines.source.pattern import is_pattern
 from pipelines.source.planner import Planned, Planner
 from pipelines.source.probing import Prober
@@ -44,6 +54,26 @@ def given_by(source: str, config: Config) -> Given:
         return Given()
     with opened_manifest(source, config.source.storage_options, config.source.web) as copy:
         return survey(source, copy, config)
+
+
+def openers(manifest: str | None, config: Config, uris: Collection[str] | None = None) -> dict[str, Secret]:
+    """What opens these objects (None: all), by URI, as the rows of a manifest say; the first row counts.
+
+    Raises:
+        BadManifest, SourceUnreachable; ConfigError: it is none.
+    """
+    if manifest is None:
+        return {}
+    if not is_manifest(manifest):
+        raise ConfigError(f"--manifest {manifest}: a manifest ends in .parquet, .csv, .txt or .list")
+    found: dict[str, Secret] = {}
+    place = manifest if is_remote(manifest) else os.path.abspath(local_path(manifest))
+    with opened_manifest(manifest, config.source.storage_options, config.source.web) as copy:
+        for row in manifest_rows(place, copy):
+            uri = uri_of(absolute(row.link, place.rpartition("/")[0]))
+            if row.secret is not None and (uris is None or uri in uris):
+                found.setdefault(uri, row.secret)
+    return found
 
 
 def _is_file_of_names(source: str, config: Config) -> bool:

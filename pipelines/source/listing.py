@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from pipelines.config import WebLimits
 from pipelines.errors import SourceTooLarge, SourceUnreachable, SourceUnreadable
+from pipelines.secrets import public
 from pipelines.source.manifest import Row, is_manifest, manifest_rows
 from pipelines.source.pattern import Pattern, is_pattern
 from pipelines.source.remote import ObjectInfo, RemoteSource
@@ -276,6 +277,11 @@ def _named_by(
     if requests is not None:
         for bucket in buckets.values():
             requests.update(bucket.counts)
+
+
+def uri_of(link: str) -> str:
+    """What the object behind a row's absolute link is called in the ledger."""
+    return public(link) if is_remote(link) else local_uri(os.path.abspath(local_path(link)))
 
 
 def absolute(uri: str, base: str) -> str:

@@ -56,6 +56,13 @@ def newer_held_back(con: duckdb.DuckDBPyConnection, name: str) -> HeldBack:
     return held_back(con, [doc_id, *(str(row[0]) for row in uris)])
 
 
+def options_of(con: duckdb.DuckDBPyConnection, doc_id: str) -> str:
+    """The options that a document has for itself, canonical; "" where it has none."""
+    own = "SELECT options FROM revision_opened WHERE doc_id = ? AND options IS NOT NULL ORDER BY revision DESC LIMIT 1"
+    found = con.execute(own, [doc_id]).fetchone()
+    return str(found[0]) if found else ""
+
+
 def document_markdown(con: duckdb.DuckDBPyConnection, store: ObjectStore, name: str, page: int | None) -> str:
     """The Markdown of a document, or of one of its pages.
 

@@ -173,4 +173,6 @@ def _receipt(work: SpanWork, pages: Sequence[PageWork], key: str, fingerprint: s
         part=key,
         messages=tuple(page.error.message[:_LONGEST_MESSAGE] if page.error else "" for page in pages),
         fingerprint=fingerprint,
+        options=work.span.options,
+        secret=work.span.secret,
     )
