@@ -12,6 +12,7 @@ from pipelines.errors import PagemillError
 
 def status(output: OutputArgument, conf: Conf = None, settings: Settings = None) -> None:
     """What OUTPUT holds: documents and pages by state, what was read with which configuration, the last run."""
+    from pipelines.store.counts import count_pages
     from pipelines.store.publishing import find_unpublished, held_back
     from pipelines.store.reading import Output
 
@@ -21,18 +22,15 @@ def status(output: OutputArgument, conf: Conf = None, settings: Settings = None)
         if len(opened.ledgers) > 1:
             begun = sum(bool(ledger.files) for ledger in opened.ledgers)
             print("lanes    ", f"{len(opened.ledgers)}, of which {begun} have begun")
-        print("documents", *_counts(con, "SELECT state, count(*) FROM document_latest GROUP BY 1 ORDER BY 1"))
-        print("pages    ", *_counts(con, "SELECT state, count(*) FROM live_page GROUP BY 1 ORDER BY 1"))
-        print("errors   ", *_counts(con, "SELECT code, count(*) FROM live_page WHERE code <> '' GROUP BY 1 ORDER BY 2 DESC"))
-        pending = """SELECT 'pages', coalesce(sum(len(d.pages)), 0)::BIGINT - (SELECT count(*) FROM revision_page p
-                     ANTI JOIN document_all c ON c.doc_id = p.doc_id AND c.revision = p.revision)
-                     FROM revision_opened d ANTI JOIN document_all c ON c.doc_id = d.doc_id AND c.revision = d.revision"""
-        print("pending  ", *_counts(con, pending))
-        by_print = """SELECT coalesce(p.fingerprint, r.fingerprint), coalesce(r.options, ''), count(*) FROM live_page p
-                      JOIN revision_opened r ON r.doc_id = p.doc_id AND r.revision = p.revision GROUP BY 1, 2 ORDER BY 3 DESC"""
-        prints = con.execute(by_print).fetchall()
-        print("read with", *[f"{count} {name}" + f" {options}" * bool(options) for name, options, count in prints] or ["none"])
-        print("other    ", _other(prints, config))
+        documents = "SELECT state, count(*) FROM document_latest GROUP BY 1 ORDER BY 1"
+        print("documents", *_named(con.execute(documents).fetchall()))
+        pages = count_pages(con)
+        print("pages    ", *_named(pages.states))
+        print("errors   ", *_named(pages.errors))
+        print("pending  ", f"{pages.pending} pages")
+        read_with = [f"{count} {name}" + f" {options}" * bool(options) for name, options, count in pages.prints]
+        print("read with", *read_with or ["none"])
+        print("other    ", _other(pages.prints, config))
         find_unpublished(con)
         if (held := held_back(con)).documents:
             print("held back", f"{held.documents} documents or newer readings of them: {held.words()}")
@@ -54,9 +52,8 @@ def _other(prints: Sequence[tuple[str, str, int]], config: Config) -> str:
     return f"{other} pages, the present configuration is {current('')[0]}" + hint * bool(other)
 
 
-def _counts(con: object, sql: str) -> list[str]:
-    rows = con.execute(sql).fetchall()  # type: ignore[attr-defined]
-    return [f"{count} {name}" for name, count in rows] or ["none"]
+def _named(counts: Sequence[tuple[str, int]]) -> list[str]:
+    return [f"{count} {name}" for name, count in counts] or ["none"]
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ WHERE c.doc_id IS NOT NULL OR (d.doc_id IS NULL AND s.revision = 1)
 QUALIFY row_number() OVER (PARTITION BY s.doc_id, s.page_index ORDER BY s.position DESC) = 1;
 """
 _OF_ALL = _PAGES.format(of="", records="ledger")
-_OF_ASKED = "CREATE TABLE asked (doc_id VARCHAR);" + _PAGES.format(
+_OF_ASKED = "CREATE OR REPLACE TABLE asked (doc_id VARCHAR);" + _PAGES.format(
     of="_asked", records="(SELECT l.* FROM ledger l SEMI JOIN asked a ON a.doc_id = l.doc_id)"
 )
 
@@ -116,7 +116,7 @@ class LedgerState:
             config={"memory_limit": f"{memory_mib}MiB", "temp_directory": str(scratch), "preserve_insertion_order": "false"},
         )
         install_views(self.con, [files, *more_lanes], scratch, published)
-        self.con.execute(_OF_ASKED)
+        install_asked(self.con)
 
     def rows(self, sql: str, parameters: Iterable[object] = ()) -> list[tuple[object, ...]]:
         found: list[tuple[object, ...]] = self.con.execute(sql, list(parameters)).fetchall()
@@ -146,6 +146,11 @@ class LedgerState:
 
     def close(self) -> None:
         self.con.close()
+
+
+def install_asked(con: duckdb.DuckDBPyConnection) -> None:
+    """An empty table `asked` of documents, and the views `*_asked`: the rule over the records of these alone."""
+    con.execute(_OF_ASKED)
 
 
 def copies(files: Iterable[LedgerFile], doc_ids: Sequence[str]) -> dict[str, list[str]]:
