@@ -25,7 +25,7 @@ from ray.data.block import BlockMetadata
 
 from pipelines.cluster.feed import read_feed
 from pipelines.cluster.pools import Pool, object_store_mib
-from pipelines.cluster.ray_private import read_no_pickles, watch_steps
+from pipelines.cluster.ray_private import FAR_AHEAD, read_no_pickles, watch_steps
 from pipelines.config import Config
 from pipelines.errors import ConfigError, EngineGone, EngineUnavailable, PagemillError
 from pipelines.schema import Span, SpanWork
@@ -214,14 +214,10 @@ def decode(table: pa.Table) -> Any:
 
 
 def planned(site: Site, folder: str) -> ray.data.Dataset:
-    """The blocks that the feed publishes, as they come; the feed's window bounds how many there are.
-
-    Ray itself lets a source be two blocks ahead, and looks for them ten times a second: no run could take in more than 20.
-    """
-    # nor have max_restarts and max_task_retries a named parameter in 2.60, which warns of what it will remove in 2.64
+    """The blocks that the feed publishes, as they come; the feed's window bounds how many there are."""
+    # of unnamed parameters 2.60 warns that 2.64 will not have them; neither this one nor those of retries have a name
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
-    ahead = {"_generator_backpressure_num_objects": -1}
-    return ray.data.read_datasource(_PlanSource(site, folder), override_num_blocks=1, num_cpus=0, ray_remote_args=ahead)
+    return ray.data.read_datasource(_PlanSource(site, folder), override_num_blocks=1, num_cpus=0, ray_remote_args=FAR_AHEAD)
 
 
 def run_graph(

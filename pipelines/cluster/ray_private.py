@@ -28,6 +28,10 @@ from ray.data._internal.execution.interfaces import ExecutionResources
 from ray.data._internal.execution.operators import actor_pool_map_operator
 from ray.data._internal.stats import _StatsManager
 
+# for a task that yields blocks: Ray itself lets it be two blocks ahead of the executor, which looks ten times a second, so that
+# no run could take in more than 20 a second (133 pages/s in blocks of 8, on a cluster of any size)
+FAR_AHEAD = {"_generator_backpressure_num_objects": -1}
+
 _PICKLED = "ray.data.arrow_pickled_object"
 
 
