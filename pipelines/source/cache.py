@@ -29,8 +29,8 @@ from typing import Any
 from pipelines.config import SourceConfig, WebLimits
 from pipelines.errors import DamagedOutput, SourceChanged, SourceUnreadable
 from pipelines.secrets import public
-from pipelines.source.listing import bucket_of, is_remote, local_path
-from pipelines.source.remote import RemoteSource
+from pipelines.source.listing import is_remote, local_path
+from pipelines.source.remote import RemoteSources
 from pipelines.source.web import WebSource, is_web
 from pipelines.store.filesystem import private_folder
 
@@ -65,7 +65,7 @@ class DocumentCache:
         self._until_look = 0  # bytes that may be fetched before the cache's size is looked at
         self._lock = threading.Lock()
         self._local_gets = 0
-        self._sources: dict[str, RemoteSource] = {}
+        self._sources = RemoteSources()
         self._web = WebSource(web) if web is not None else None
 
     @classmethod
@@ -127,8 +127,7 @@ class DocumentCache:
         """Requests to sources that this process made, by kind."""
         with self._lock:
             counted = Counter({"get": self._local_gets} if self._local_gets else {})
-            for source in self._sources.values():
-                counted.update(source.counts)
+            counted.update(self._sources.counts)
             if self._web is not None:
                 counted.update(self._web.counts)
             return counted
@@ -200,10 +199,7 @@ class DocumentCache:
             self._web.fetch(uri, file.name)
             return
         if is_remote(uri):
-            with self._lock:
-                if bucket_of(uri) not in self._sources:
-                    self._sources[bucket_of(uri)] = RemoteSource(bucket_of(uri), options)
-            self._sources[bucket_of(uri)].fetch(uri.partition("://")[2], file.name)
+            self._sources.of(uri, options).fetch(uri.partition("://")[2], file.name)
             return
         with self._lock:
             self._local_gets += 1

@@ -134,7 +134,8 @@ class Discovery:
     def look_again(self, uris: Sequence[str]) -> Iterator[Planned]:
         """What these hold now, whose planned bytes were gone when they were to be read: other bytes, or nothing."""
         with self._planning() as (changes, planner, prober, _):
-            found = look(uris, self._site.config.source.storage_options)
+            source = self._site.config.source
+            found = look(uris, source.storage_options, source.web)
             there = batched(info for info in found.values() if info is not None)
             for planned in planner.plan(there, prober.probe_all, only=Verdict.CHANGED):
                 self._summary.listed["changed_meanwhile"] += 1

@@ -26,7 +26,7 @@ from pipelines.errors import SourceTooLarge, SourceUnreachable, SourceUnreadable
 from pipelines.secrets import public
 from pipelines.source.manifest import Row, is_manifest, manifest_rows
 from pipelines.source.pattern import Pattern, is_pattern
-from pipelines.source.remote import ObjectInfo, RemoteSource
+from pipelines.source.remote import ObjectInfo, RemoteSource, RemoteSources
 from pipelines.source.web import WebSource, is_web
 
 RowReader = Callable[[str, str], Iterator[Row]]
@@ -255,28 +255,22 @@ def _named_by(
     """The objects that a manifest names; `copy`: its bytes on this machine."""
     base = manifest.rpartition("/")[0]
     rows = ((absolute(row.link, base), row) for row in read(manifest, copy))
-    buckets: dict[str, RemoteSource | WebSource] = {}
+    remote, in_web = RemoteSources(), WebSource(web) if web is not None else None
 
     def look(link: str) -> ObjectInfo:
         if not is_remote(link):
             return local_info(os.path.abspath(local_path(link)))
-        place = buckets[bucket_of(link)]
-        if isinstance(place, WebSource):
-            return place.info(link)
-        return place.info(link.partition("://")[2]) or ObjectInfo(link, None)
+        if in_web is not None and is_web(link):
+            return in_web.info(link)
+        return remote.of(link, options).info(link.partition("://")[2]) or ObjectInfo(link, None)
 
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="look") as threads:
         while some := list(islice(rows, _CHUNK)):
-            for link in (link for link, _ in some if is_remote(link)):
-                if bucket_of(link) not in buckets:
-                    in_web = WebSource(web) if web is not None and is_web(link) else None
-                    buckets[bucket_of(link)] = in_web or RemoteSource(bucket_of(link), options)
             found = threads.map(look, [link for link, _ in some])
             for info, (_, row) in zip(found, some, strict=True):
                 yield replace(info, pages=row.pages, options=row.options, secret=row.number)
     if requests is not None:
-        for bucket in buckets.values():
-            requests.update(bucket.counts)
+        requests.update(remote.counts + (in_web.counts if in_web is not None else Counter()))
 
 
 def uri_of(link: str) -> str:
@@ -316,24 +310,21 @@ def opened_manifest(source: str, options: Mapping[str, Any], web: WebLimits | No
             yield file.name
 
 
-def look(uris: Iterable[str], options: Mapping[str, Any]) -> dict[str, ObjectInfo | None]:
-    """What each of these objects is now; None: it is not there any more.
+def look(uris: Iterable[str], options: Mapping[str, Any], web: WebLimits | None = None) -> dict[str, ObjectInfo | None]:
+    """What each of these objects is now; None: it is not there any more, or its web server says nothing of it.
 
     Raises:
         SourceUnreachable
     """
-    buckets: dict[str, RemoteSource] = {}
+    remote, in_web = RemoteSources(), WebSource(web) if web is not None else None
     found: dict[str, ObjectInfo | None] = {}
     for uri in uris:
-        if is_remote(uri):
-            bucket = buckets.setdefault(bucket_of(uri), RemoteSource(bucket_of(uri), options))
-            found[uri] = bucket.info(uri.partition("://")[2])
+        if in_web is not None and is_web(uri):
+            info = in_web.info(uri)
+            found[uri] = info if info.etag is not None or info.size is not None else None
+        elif is_remote(uri):
+            found[uri] = remote.of(uri, options).info(uri.partition("://")[2])
         else:
             path = os.path.abspath(local_path(uri))
             found[uri] = local_info(path) if os.path.lexists(path) else None
     return found
-
-
-def bucket_of(uri: str) -> str:
-    """Scheme and bucket (or host) of a remote URI."""
-    return "/".join(uri.split("/", 3)[:3])

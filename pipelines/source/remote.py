@@ -6,7 +6,10 @@ Invariant: every request is counted and retried by itself; an object is fetched 
 from __future__ import annotations
 
 import errno
+import json
 import tempfile
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,10 +48,14 @@ class RemoteSource(Counting):
     Args:
         uri: of an object, a folder or a bucket; `path` is the part behind the scheme.
         options: for fsspec. retries: of one request. timeout_s: of one request (S3).
+        counting: where requests are counted; None: here.
     """
 
-    def __init__(self, uri: str, options: Mapping[str, Any] | None = None, retries: int = 6, timeout_s: float = 60) -> None:
-        super().__init__(retries)
+    def __init__(
+        self, uri: str, options: Mapping[str, Any] | None = None, retries: int = 6, timeout_s: float = 60,
+        counting: Counting | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(retries, counting)
         self._fs, self.path = open_filesystem(uri, options or {}, timeout_s)
         self._timeout_s = timeout_s
         self.scheme = uri.partition("://")[0]
@@ -152,3 +159,38 @@ class RemoteSource(Counting):
     def _info(self, info: Mapping[str, Any]) -> ObjectInfo:
         etag = info.get("ETag") or info.get("etag") or info.get("LastModified") or info.get("created") or info.get("mtime")
         return ObjectInfo(f"{self.scheme}://{info['name'].lstrip('/')}", info.get("size"), str(etag).strip('"') if etag else None)
+
+
+_CLIENTS = 8  # of an S3 client 13 MiB (its library's description of the service); a manifest may name any number of buckets
+
+
+class RemoteSources:
+    """Remote file systems of many objects: one for all buckets of S3 that are opened alike, else one a bucket, the ones that
+    were used last. Any thread may ask."""
+
+    def __init__(self) -> None:
+        self._counting = Counting(0)
+        self._open: dict[tuple[str, str], RemoteSource] = {}  # the one that was used last comes last
+        self._lock = threading.Lock()
+
+    def of(self, uri: str, options: Mapping[str, Any]) -> RemoteSource:
+        """What looks at an object and fetches it, by its path."""
+        scheme = uri.partition("://")[0]
+        place = f"{scheme}://" if scheme in ("s3", "s3a") else bucket_of(uri)
+        key = place, json.dumps(options, sort_keys=True, default=repr)
+        with self._lock:
+            found = self._open.pop(key, None) or RemoteSource(place, options, counting=self._counting)
+            self._open[key] = found
+            if len(self._open) > _CLIENTS:
+                del self._open[next(iter(self._open))]
+            return found
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Requests of all of them."""
+        return Counter(self._counting.counts)
+
+
+def bucket_of(uri: str) -> str:
+    """Scheme and bucket (or host) of a remote URI."""
+    return "/".join(uri.split("/", 3)[:3])

@@ -33,12 +33,16 @@ TEMPORARY = ".pagemill-tmp-"  # how a file that is not whole yet begins its name
 
 
 class Counting:
-    """Requests made, by kind: get, put, head, list, delete, and those that were retried."""
+    """Requests made, by kind: get, put, head, list, delete, and those that were retried.
 
-    def __init__(self, retries: int) -> None:
-        self.counts: Counter[str] = Counter()
+    Args:
+        with_: whose counts these are too.
+    """
+
+    def __init__(self, retries: int, with_: Counting | None = None) -> None:
+        self.counts: Counter[str] = Counter() if with_ is None else with_.counts
         self._retries = retries
-        self._lock = threading.Lock()
+        self._lock: threading.Lock = threading.Lock() if with_ is None else with_._lock
 
     def count(self, kind: str) -> None:
         with self._lock:
