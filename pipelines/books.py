@@ -21,7 +21,8 @@ from pipelines.store.records import Record, record
 
 log = EventLog()
 
-_FINALIZERS = 2  # threads; a document's Markdown is one GET a part and one PUT
+# threads; a document's Markdown is one GET a part and one PUT: 150 ms for 20 pages in an object store, 53 documents/s with 8
+_FINALIZERS = 8
 
 
 class Books:

@@ -7,6 +7,8 @@ after a crash it writes the same object and the same record.
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
@@ -36,6 +38,7 @@ class Finalizer:
     def __init__(self, store: ObjectStore, run_id: str) -> None:
         self._store = store
         self._run_id = run_id
+        self._lately = _Lately(store)
 
     def finalize(self, revision: Revision) -> Record:
         """
@@ -53,13 +56,42 @@ class Finalizer:
             yield from self._from_part(revision.doc_id, part, attempt, [page for page, _ in group])
 
     def _from_part(self, doc_id: str, part: str, attempt: str, pages: list[int]) -> Iterator[PageText]:
-        table = rows_of(pa.BufferReader(self._store.get(part)), doc_id)
+        table = self._lately.rows(part, doc_id)
         rows = {row["page_index"]: row for row in table.to_pylist() if row["attempt"] == attempt}
         for page in pages:
             if page not in rows:
                 raise DamagedOutput(f"{part}: page {page} of {doc_id} is missing, though the ledger names it")
             row = rows[page]
             yield PageText(page, row["state"], row["error_code"], row["markdown"], row["blocks"])
+
+
+_KEPT = 8  # parts of one row group, hence of at most 1,024 pages
+
+
+class _Lately:
+    """Small parts that were lately read, decoded: short documents that were read as one block lie in one part, and are
+    finalized one after the other. Safe in several threads."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._kept: OrderedDict[str, pa.Table] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def rows(self, part: str, doc_id: str) -> pa.Table:
+        """As `rows_of`, of a part by its key."""
+        with self._lock:
+            table = self._kept.get(part)
+        if table is None:
+            data = pa.BufferReader(self._store.get(part))
+            file = pq.ParquetFile(data)
+            if file.num_row_groups > 1:
+                return rows_of(data, doc_id)
+            table = file.read(columns=_COLUMNS, use_threads=False)
+            with self._lock:
+                self._kept[part] = table
+                if len(self._kept) > _KEPT:
+                    self._kept.popitem(last=False)
+        return table.filter(pc.equal(table.column("doc_id"), doc_id))
 
 
 def rows_of(part: pa.BufferReader, doc_id: str) -> pa.Table:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.assemble.finalize import rows_of
+from pipelines.assemble.finalize import Finalizer, rows_of
 from pipelines.schema import PAGES, Block, Box, PageWork
+from pipelines.source.planner import LivePage, Revision
+from pipelines.store.objects import ObjectStore
 from pipelines.store.parts import page_row
 
 OWN = {"revision": 1, "fingerprint": "f", "run_id": "r", "attempt": "a", "span_first": 0, "span_pages": 1}
@@ -37,3 +40,17 @@ def test_a_documents_rows_wherever_they_lie(row_group_size: int, statistics: boo
         assert [row["markdown"] for row in rows] == [f"page {page}" for page in pages]
         assert [row["blocks"][0]["html"] for row in rows] == [f"<table>{page}</table>" for page in pages]
         assert all(row["blocks"][0]["label"] == "table" for row in rows)
+
+
+@pytest.mark.parametrize(("row_group_size", "gets"), [(100, 1), (2, 4)])
+def test_documents_that_share_a_small_part_cost_one_get(tmp_path: Path, row_group_size: int, gets: int) -> None:
+    store = ObjectStore(str(tmp_path))
+    store.put("pages/part-1.parquet", part("aaabbccd", row_group_size))
+    finalizer, pages = Finalizer(store, "run"), {"a": [0, 1, 2], "b": [3, 4], "c": [5, 6], "d": [7]}
+    for letter, own in pages.items():
+        live = {page: LivePage("pages/part-1.parquet", "a", "ok", "", 1) for page in own}
+        done = finalizer.finalize(Revision(letter * 64, 1, len(own), set(), live))
+        written = (tmp_path / done["markdown"]).read_text()
+        assert [line for line in written.splitlines() if line.startswith("page ")] == [f"page {page}" for page in own]
+        assert done["ok"] == len(own)
+    assert store.counts["get"] == gets
