@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from pipelines.config import load
-from pipelines.layout.detect import load_engine
+from pipelines.layout.detect import DetectLayout, load_engine
 from pipelines.layout.labels import OFFICIAL_LABELS
 from pipelines.layout.unwarp import load_unwarper
-from pipelines.schema import RasterPage, Region
+from pipelines.options import canonical, with_options
+from pipelines.schema import PageWork, RasterPage, Region, Span, SpanWork
 from tests.layout import tiny_uvdoc, unwarped_page
 from tests.layout.tiny_doclayout import build
 
@@ -77,6 +78,28 @@ def test_outlines_are_asked_for(models: dict[str, Path]) -> None:
     assert not any(region.polygon for region in rect)
     assert all(len(region.polygon) >= 4 for region in poly)
     assert [region.box for region in rect] == [region.box for region in poly]
+
+
+def test_documents_with_options_of_their_own_share_the_model(models: dict[str, Path]) -> None:
+    """Through the stage: each page with its document's options, whoever else is in the block."""
+    chosen = [f"layout.model_dir={models['v3']}", "layout.engine=transformers", "layout.device=cpu", "layout.upright=never"]
+    config = load(settings=[*chosen, "paddleocr_vl.layout_threshold=0.1", "paddleocr_vl.layout_merge_bboxes_mode=union"])
+    options = ["", canonical(config, {"layout_threshold": 0.95}), canonical(config, {"layout_shape_mode": "rect"})]
+
+    def work(own: str) -> SpanWork:
+        pages = [PageWork("d", number, raster=page(300, 400, number)) for number in range(3)]
+        return SpanWork(Span("d", 1, (0, 1, 2), "u", 3, "pdf", options=own), "a", pages)
+
+    def regions(done: SpanWork) -> list[list[Region] | None]:
+        return [page.regions for page in done.pages]
+
+    stage = DetectLayout(config)
+    together = stage.detect([work(own) for own in options])
+    alone = [DetectLayout(with_options(config, own)).detect([work("")])[0] for own in options]
+    assert [regions(done) for done in together] == [regions(done) for done in alone]
+    assert len({str(regions(done)) for done in together}) == 3
+    assert len({id(engine._model) for engine in stage._engines.values()}) == 1  # type: ignore[attr-defined]
+    assert regions(stage.detect([work("")])[0]) == regions(alone[0])  # the others left no trace
 
 
 @pytest.mark.parametrize("kind", ["v2", "v3"])

@@ -53,6 +53,20 @@ def test_both_give_the_same_boxes(tmp_path: Path, kind: str) -> None:
     assert len({tuple(box) for page in ours for _, box, _, _ in page}) > 100  # else a picture would not matter
 
 
+@pytest.mark.parametrize("engine", ["paddle", "transformers"])
+def test_documents_with_options_of_their_own_share_the_model(tmp_path: Path, engine: str) -> None:
+    """Each set of options gives what an engine made with it gives, and leaves no trace in what the others find."""
+    run(TORCH, "tiny_doclayout.py", "v3", str(tmp_path))
+    python = PADDLE if engine == "paddle" else TORCH
+    found = json.loads(run(python, "engine_options.py", engine, str(tmp_path)).splitlines()[-1])
+    assert found["after"] == found["before"]
+    assert sum(map(len, found["before"])) > 10
+    same = {"not the layout's"} | ({"outlines"} if engine == "paddle" else set())  # PaddleX outlines nothing in a checkpoint
+    for name, told in found["options"].items():
+        assert told["varied"] == told["fresh"], name
+        assert (told["varied"] == found["before"]) == (name in same), name
+
+
 def test_pages_are_flattened_as_the_official_preprocessor_does(tmp_path: Path) -> None:
     """Bit for bit by Paddle, from the checkpoint and from its static form; by PyTorch to the last bit of each colour."""
     checkpoint, static = tmp_path / "checkpoint", tmp_path / "static"
