@@ -26,7 +26,7 @@ VLLM_TESTS := tests/recognize/test_vllm_engine.py tests/recognize/test_tower.py 
 # a folder of wheels that pip is told of (PyTorch's CPU build may lie there); else uv asks PyTorch's own index
 WHEELS = $(shell $(BIN)/python -m pip config get global.find-links 2>/dev/null)
 
-# make fixture: an environment with the extras train and synth, libfribidi, and a CUDA GPU (20 minutes on an H100)
+# make fixture: an environment with the extras train and synth, libfribidi, and a CUDA GPU (40 minutes on an H100)
 TRAIN_PYTHON ?= .venv-vllm/bin/python
 
 .PHONY: help run test test-vllm test-long chaos corpus parity lint install lock bundle samples picture fixture clean
@@ -151,7 +151,9 @@ fixture:
 	$(TRAIN_PYTHON) -m training.fixture out/fixture-training/first --recipe conf/train/tiny.yaml
 	$(TRAIN_PYTHON) -m training.fixture out/fixture-training/second --recipe conf/train/tiny-second.yaml \
 	  --start out/fixture-training/first/fixture
-	rm -rf tests/fixtures/paddleocr-vl-tiny && cp -R out/fixture-training/second/fixture tests/fixtures/paddleocr-vl-tiny
+	$(TRAIN_PYTHON) -m training.fixture out/fixture-training/third --recipe conf/train/tiny-third.yaml \
+	  --start out/fixture-training/second/fixture
+	rm -rf tests/fixtures/paddleocr-vl-tiny && cp -R out/fixture-training/third/fixture tests/fixtures/paddleocr-vl-tiny
 
 clean:
 	rm -rf $(VENV) $(PADDLE) $(VLLM) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

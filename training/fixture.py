@@ -1,6 +1,7 @@
 """Trains the tests' small PaddleOCR-VL (`make fixture`): documents, model and recipes all come from here.
 
-Two trainings make it: one from nothing, and one that starts with its result, on more of what that reads worst.
+Three trainings make it: one from nothing, and two that each start with the last one's result, on more of what the first read
+worst.
 
 Invariant: the same recipe, seed and device kind give the same documents in the same order; what is printed at the end was
 measured on pictures that training never drew, two faces of them on faces it never saw.
@@ -72,7 +73,7 @@ def train(
     """Writes checkpoints below `out`, and the finished fixture as `out/fixture`; returns its exact rates.
 
     Args:
-        start: what the first training gave, for the second one.
+        start: what the training before gave, for the second one and the third.
     """
     import torch
 
@@ -131,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--recipe", type=Path, default=Path("conf/train/tiny.yaml"))
-    parser.add_argument("--start", type=Path, help="folder of the first training's result: this is the second")
+    parser.add_argument("--start", type=Path, help="folder of the result of the training before this one")
     parser.add_argument("--fonts", type=Path, help="folder of faces, where their packages are not installed")
     parser.add_argument("--stop-after", type=float, help="seconds; goes on from the checkpoint when called again")
     parser.add_argument("--set", nargs="*", default=[], help="key=value over the recipe")

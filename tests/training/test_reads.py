@@ -75,7 +75,7 @@ def test_reads_fresh_renders(packed: PackedModel, capsys: pytest.CaptureFixture[
 @pytest.mark.timeout(3600)
 def test_held_out_exact_rates(packed: PackedModel, capsys: pytest.CaptureFixture[str]) -> None:
     found = rates(packed, 600, 2, capsys)
-    assert found["line"] >= 0.92  # reached: 0.940, 0.888, 0.877, 0.927
-    assert found["line, unseen face"] >= 0.85
-    assert found["paragraph"] >= 0.84
-    assert found["table"] >= 0.89
+    assert found["line"] >= 0.93  # reached: 0.947, 0.898, 0.915, 0.938
+    assert found["line, unseen face"] >= 0.87
+    assert found["paragraph"] >= 0.88
+    assert found["table"] >= 0.91
