@@ -31,8 +31,7 @@ def status(output: OutputArgument, conf: Conf = None, settings: Settings = None)
         read_with = [f"{count} {name}" + f" {options}" * bool(options) for name, options, count in pages.prints]
         print("read with", *read_with or ["none"])
         print("other    ", _other(pages.prints, config))
-        find_unpublished(con)
-        if (held := held_back(con)).documents:
+        if find_unpublished(con) and (held := held_back(con)).documents:
             print("held back", f"{held.documents} documents or newer readings of them: {held.words()}")
         runs = "SELECT run_id, summary FROM ledger WHERE kind = 'run' ORDER BY run_id DESC, number DESC, \"row\" DESC LIMIT 1"
         for run_id, summary in con.execute(runs).fetchall():

@@ -20,14 +20,16 @@ from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
 from pipelines.store.records import record
 
-# revisions that an unpublished run read pages of or completed, and later ones that rest on them: whose document was assembled
-# with pages that no published revision has read since; documents that have nothing else
-_UNPUBLISHED = """
+_UNPUBLISHED_RUNS = """
 CREATE OR REPLACE TABLE unpublished_run AS
 SELECT run_id FROM (SELECT run_id, json_extract_string(summary, '$.published') AS published FROM lane_record_whole
                     WHERE kind = 'run')
 GROUP BY run_id HAVING bool_or(published = 'false') AND NOT coalesce(bool_or(published = 'true'), false);
+"""
 
+# revisions that an unpublished run read pages of or completed, and later ones that rest on them: whose document was assembled
+# with pages that no published revision has read since; documents that have nothing else
+_UNPUBLISHED = """
 CREATE OR REPLACE TABLE unpublished AS
 SELECT DISTINCT l.lane, l.doc_id, l.revision FROM lane_record_whole l
 SEMI JOIN unpublished_run r ON r.run_id = l.run_id WHERE l.kind IN ('span', 'document');
@@ -87,8 +89,8 @@ ANTI JOIN unpublished u ON u.lane = l.lane AND u.doc_id = l.doc_id AND u.revisio
 ANTI JOIN unpublished_document d ON d.doc_id = l.doc_id AND l.kind = 'source';
 """
 
-_EVERYTHING = """
-CREATE OR REPLACE VIEW lane_record AS SELECT * FROM lane_record_whole;
+_EVERYTHING = "CREATE OR REPLACE VIEW lane_record AS SELECT * FROM lane_record_whole;"
+_NOTHING_HELD_BACK = """
 CREATE OR REPLACE VIEW held_back AS SELECT NULL::VARCHAR AS doc_id, NULL::VARCHAR AS uri, NULL::VARCHAR AS run_id WHERE false;
 """
 
@@ -109,19 +111,20 @@ class HeldBack:
 
 def show_everything(con: duckdb.DuckDBPyConnection) -> None:
     """A view `lane_record` of all of `lane_record_whole`."""
-    con.execute(_EVERYTHING)
+    con.execute(_EVERYTHING + _NOTHING_HELD_BACK)
 
 
-def find_unpublished(con: duckdb.DuckDBPyConnection) -> None:
-    """The tables of what unpublished runs read, and the view that `held_back` asks."""
-    con.execute(_UNPUBLISHED)
-    con.execute(_HELD_BACK)
+def find_unpublished(con: duckdb.DuckDBPyConnection) -> bool:
+    """The view that `held_back` asks, and whether there is an unpublished run; then the tables of what such runs read, too."""
+    con.execute(_UNPUBLISHED_RUNS)
+    ((runs,),) = con.execute("SELECT count(*) FROM unpublished_run").fetchall()
+    con.execute(_UNPUBLISHED + _HELD_BACK if runs else _NOTHING_HELD_BACK)  # most outputs: no pass over all their pages
+    return bool(runs)
 
 
 def hold_back_unpublished(con: duckdb.DuckDBPyConnection) -> None:
     """A view `lane_record` of `lane_record_whole` without what unpublished runs read."""
-    find_unpublished(con)
-    con.execute(_PUBLISHED)
+    con.execute(_PUBLISHED if find_unpublished(con) else _EVERYTHING)
 
 
 def held_back(con: duckdb.DuckDBPyConnection, names: Sequence[str] = ()) -> HeldBack:
