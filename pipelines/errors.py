@@ -105,7 +105,7 @@ class Interrupted(TransientError):
 
 
 class ClusterLost(TransientError):
-    """Ray does not start, or keeps ending its graphs without any result; what was read is committed."""
+    """Ray does not start, its head is gone, or it keeps ending its graphs without any result; what was read is committed."""
 
     code = "CLUSTER_LOST"
     exit_code = ExitCode.INTERRUPTED

@@ -28,7 +28,7 @@ from pipelines.cluster.interpreter import check_interpreter
 from pipelines.cluster.pools import Pool, alone, blocks_ahead, plan_pools, private_store_mib, shares
 from pipelines.errors import ClusterLost, ConfigError, EngineUnavailable, StoreUnavailable, by_code
 from pipelines.observe.log import EventLog
-from pipelines.observe.summary import Summary
+from pipelines.observe.summary import MEMORY_HINT, Summary
 from pipelines.recognize.engines import wait_until_ready
 from pipelines.schema import CANARY_REVISION, PageError, Span, SpanReceipt
 from pipelines.source.planner import Planned
@@ -44,6 +44,7 @@ from pipelines.supply import Supply
 log = EventLog()
 
 _MOST_BARREN = 5  # a poison page alone accounts for two: the graph that it ended, and the one in which it ran apart
+_ROOM_S = 5.0  # between two tries of a page for which Ray had no room
 _MOST_UNSTORED = 2  # blocks a worker, in a row, that the store did not take after all retries: reading on would be for nothing
 
 
@@ -77,9 +78,11 @@ class Run:
         self._lost: list[Lost] = []
         self._gone: set[str] = set()  # URIs without the bytes that were planned
         self._feed: Feed | None = None  # of the graph that runs
+        self._ended_for_memory: Callable[[], int] = lambda: 0  # workers, so far
         self._draining = False
         self._barren = 0  # graphs in a row that died without any outcome
         self._died_of = ""  # what the last of them said
+        self._died_full = False  # the last graph died because Ray had no room
         self._unstored = 0  # outcomes in a row that the store did not take
 
     def execute(self, inline: bool = False) -> None:
@@ -188,14 +191,16 @@ class Run:
         self._give_up(self._lost)
 
     def _read_through_ray(self) -> None:
+        from pipelines.cluster.memory import MemoryWatch
         from pipelines.cluster.metrics import Exporter
         from pipelines.cluster.session import Session
 
         config = self._site.config
         if config.layout.python is not None and config.ray.address is None:  # of a cluster it is a path on other machines
             check_interpreter(config.layout.python)
-        session = Session(config.ray, private_store_mib(config), config.observe.metrics_port)
-        with session, Exporter(self._summary):
+        session = Session(config.ray, private_store_mib(config), config.observe.metrics_port, self._stop_with)
+        with session, Exporter(self._summary), MemoryWatch(self._summary) as memory:
+            self._ended_for_memory = memory.look
             self._summary.workers = session.workers
             pools = plan_pools(config, session.cpus, session.gpus, session.workers)
             self._read_supply(pools)
@@ -209,6 +214,7 @@ class Run:
             self._check_progress()
             feed = self._feed = self._new_feed(blocks_ahead(pools) * self._site.config.block_pages)
             suspects += self._one_graph(feed, self._supply, pools)
+        self._raise_fatal()  # the head may be lost between two graphs
         suspects += self._second_chance()
         if suspects and not self.drained:
             self._read_apart(suspects, alone(pools))
@@ -221,6 +227,7 @@ class Run:
         feeding.start()
         self._summary.graphs += 1
         self._barren += 1
+        self._died_full = False
         started, held = time.monotonic(), dict[str, float]()
         self._summary.graph_started({pool.name: pool.size for pool in pools}, held)
         try:
@@ -232,7 +239,7 @@ class Run:
                     self._raise_fatal()
         except GraphDied as died:  # its pages are named by feed.outstanding(); they run apart
             self._raise_fatal()
-            self._died_of = str(died)
+            self._died_of, self._died_full = str(died), died.full
             log.warning("graph_died", graph=self._summary.graphs, cause=died)
         finally:
             feed.abandon() if self._is_over() else feed.end()
@@ -259,13 +266,20 @@ class Run:
             supply = self._apart = Supply(1)
             supply.give_back([[page] for page in waiting])
             supply.close()
-            feed = self._new_feed(window=1)
+            feed, short = self._new_feed(window=1), self._ended_for_memory()
             culprits = self._one_graph(feed, supply, pools, retries=1)
             taken = len(waiting) - supply.left()
             for _ in range(taken):
                 waiting.popleft()
+            if self._died_full:  # what the graph before held may not be gone yet; `_check_progress` bounds the tries
+                waiting.extendleft(culprits)
+                time.sleep(_ROOM_S)
+                continue
             for span in culprits:
-                error = PageError("WORKER_LOST", "read", "the page ended its worker each time it was read, alone too")
+                words = "the page ended its worker each time it was read, alone too"
+                if self._ended_for_memory() > short:
+                    words += f": Ray ended it because its node was short of memory; {MEMORY_HINT}"
+                error = PageError("WORKER_LOST", "read", words)
                 self._commit(self._writer.write([failed_pages(span, error)]))
         self._give_up(self._lost)
 
@@ -347,8 +361,8 @@ class Run:
     def _check_progress(self) -> None:
         if self._barren > _MOST_BARREN:
             raise ClusterLost(
-                f"{self._barren} Ray graphs in a row ended without reading a page, the last of: {self._died_of}. "
-                "Is the cluster alive?"
+                f"{self._barren} Ray graphs in a row ended without reading a page, the last of: {self._died_of}"
+                + ("" if self._died_full else ". Is the cluster alive?")
             )
 
     def _check_stored(self, outcome: Outcome) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
+
+import psutil
 
 from pipelines.config import RecognizeConfig
 from pipelines.layout.rules import around
 from pipelines.recognize.base import Reading
 from pipelines.recognize.echo import EchoReader
 from pipelines.schema import Block, RasterPage, Region, Word
+
+MEMORY_THRESHOLD = "RAY_memory_usage_threshold"  # of a private cluster's monitor
 
 
 class SlowReader(EchoReader):
@@ -118,3 +123,35 @@ class TokenReader(LineReader):
         for block in reading.blocks[:1]:
             block.source, block.tokens = "pixels", round(page.pixels.shape[0] / 10)
         return reading
+
+
+class HungryReader(EchoReader):
+    """Takes memory on a page that says HUNGRY until Ray's memory monitor ends it; on one that says PECKISH only the first
+    time, which a folder that the environment names remembers."""
+
+    name = "hungry"
+    _MOST_MIB = 4096  # whatever else the machine does meanwhile
+
+    def read(self, page: RasterPage, regions: list[Region]) -> Reading:
+        said = {word.text for word in page.words}
+        if "HUNGRY" in said or ("PECKISH" in said and self._first_time()):
+            self._eat(float(os.environ[MEMORY_THRESHOLD]))
+        return super().read(page, regions)
+
+    def _first_time(self) -> bool:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(os.environ["PAGEMILL_TEST_SATED"])
+            return True
+        return False
+
+    def _eat(self, threshold: float) -> None:
+        held = []
+        while len(held) < self._MOST_MIB // 64 and memory_share() < threshold + 0.01:
+            held.append(b"x" * (64 << 20))
+        time.sleep(60)
+
+
+def memory_share() -> float:
+    """What of the machine's memory is used, as Ray's monitor counts it."""
+    memory = psutil.virtual_memory()
+    return 1 - memory.available / memory.total

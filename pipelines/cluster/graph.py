@@ -35,8 +35,22 @@ from pipelines.store.objects import ObjectStore
 read_no_pickles()  # in workers too, which begin with this file
 
 
+_FULL = (
+    "Ray's object store is full, and so is the disk that it spills to: give either more room (ray.object_store_mib; "
+    "RAY_object_spilling_directory, of a private cluster), or let fewer pages be in a block (ray.block_pages, source.span_pages)"
+)
+
+
 class GraphDied(Exception):
-    """A block ended its worker more often than the bounded retries allow, or Ray itself gave up."""
+    """A block ended its worker more often than the bounded retries allow, or Ray itself gave up.
+
+    Args:
+        full: Ray had no room for a block, neither in its store nor on the disk that it spills to: no page is at fault.
+    """
+
+    def __init__(self, words: str, full: bool = False) -> None:
+        super().__init__(words)
+        self.full = full
 
 
 class _PlanSource(ray.data.Datasource):
@@ -271,7 +285,8 @@ def run_graph(
         ray.data.exceptions.SystemException,
         ray.data.exceptions.ExecutionTimeoutError,
     ) as error:
-        raise GraphDied(f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}") from error
+        full = isinstance(error, (ray.exceptions.OutOfDiskError, ray.exceptions.ObjectStoreFullError))
+        raise GraphDied(_FULL if full else f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}", full) from error
     finally:
         held.update({pools[number].name: seconds for number, seconds in held_by_number.items()})
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -19,7 +19,11 @@ import pyarrow as pa
 import ray
 import ray._private.node
 import ray._private.services
+import ray._private.state
 import ray._private.utils
+import ray._private.worker
+from ray.core.generated.common_pb2 import WorkerExitType
+from ray.core.generated.gcs_pb2 import WorkerTableData
 from ray.data import DataContext
 from ray.data._internal.cluster_autoscaler.base_cluster_autoscaler import ClusterAutoscaler
 from ray.data._internal.execution import streaming_executor
@@ -183,6 +187,29 @@ def end_executions() -> None:
         if isinstance(thread, streaming_executor.StreamingExecutor):
             thread.shutdown(force=True)
             thread.join(_LONGEST_END_S)
+
+
+def leave_executions(error: Exception) -> None:
+    """Raises `error` where results of Ray Data are read, from any thread, also while what schedules them waits for a head."""
+    for thread in threading.enumerate():
+        if isinstance(thread, streaming_executor.StreamingExecutor):
+            thread._output_node[1].mark_finished(error)
+
+
+def ended_for_memory() -> Counter[str]:
+    """How many workers of this job Ray's memory monitor has ended, by the address of their node: from the head's table.
+
+    Raises:
+        Ray's own errors: there is no session, the head does not answer.
+    """
+    worker = ray._private.worker.global_worker
+    worker.check_connected()  # most of Ray's functions would start a cluster instead
+    job = worker.current_job_id.binary()
+    rows = map(WorkerTableData.FromString, ray._private.state.state._connect_and_get_accessor().get_worker_table())
+    return Counter(
+        row.worker_address.ip_address for row in rows
+        if row.exit_type == WorkerExitType.NODE_OUT_OF_MEMORY and row.job_id == job
+    )  # fmt: skip
 
 
 class _OnlyHere:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -19,13 +18,22 @@ from types import TracebackType
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a FutureWarning in each worker
+# how often a task begins again whose worker Ray's memory monitor ended, after 1, 2, 4, 8, 16 s; Ray's default is for ever, and
+# a page that takes all memory would never end. Then the graph dies, and its pages are read apart
+os.environ.setdefault("RAY_task_oom_retries", "5")
+# pauses before a block is tried again whose actor does not answer: 6 s, then 12. Ray's own (0.1 s, 0.2 s) use up the retries
+# before it knows that a node is gone, 15 s after it refuses to answer; then its actors are started elsewhere, and get the block
+os.environ.setdefault("RAY_task_actor_unavailable_retry_delay_base_ms", "6000")
+os.environ.setdefault("RAY_task_actor_unavailable_retry_max_delay_ms", "60000")
 
 import ray
 import ray.data  # configures its logger when it is imported
 
+from pipelines.cluster.head import HeadWatch, listens
 from pipelines.cluster.metrics import port_option
 from pipelines.cluster.ray_private import (
     end_executions,
+    leave_executions,
     own_signals,
     read_no_pickles,
     without_dashboard_process,
@@ -36,18 +44,24 @@ from pipelines.errors import ClusterLost, ConfigError
 
 read_no_pickles()
 _MIB = 1 << 20
-_ANSWER_S = 10.0
+# how long a head may be away. Nobody starts a private one again; a shared one may come back, but Ray ends its drivers after 60
+_PATIENCE_PRIVATE_S = 3.0
+_PATIENCE_S = 30.0
 _TASK_S = 180.0  # for the first worker of a loaded machine
 
 
 class Session:
     """Context manager; `workers` is the number of reader actors that the cluster gives room for."""
 
-    def __init__(self, config: RayConfig, object_store_mib: int | None, metrics_port: int | None = None) -> None:
+    def __init__(
+        self, config: RayConfig, object_store_mib: int | None, metrics_port: int | None = None,
+        lost: Callable[[ClusterLost], None] = lambda _: None,
+    ) -> None:  # fmt: skip
         """
         Args:
             object_store_mib: of a private cluster; None: Ray's own default, a share of the machine's memory.
             metrics_port: where a private cluster shows its metrics; None: where Ray likes.
+            lost: told, in a thread of its own, that the cluster's head is gone; graphs then end with the same error.
 
         Raises:
             ConfigError: no metrics can be shown here.
@@ -58,6 +72,8 @@ class Session:
         self.cpus, self.gpus = 1, 0  # of the cluster
         self.workers = config.workers or os.cpu_count() or 1
         self._ours = False
+        self._lost = lost
+        self._watch: HeadWatch | None = None
         self._diverted = ExitStack()
 
     def __enter__(self) -> Session:
@@ -72,7 +88,14 @@ class Session:
         if self._config.workers is None:
             self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)) - (self._config.address is None))
         self.cpus, self.gpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("CPU", "GPU"))
+        patience_s = _PATIENCE_PRIVATE_S if self._config.address is None else _PATIENCE_S
+        self._watch = HeadWatch(ray.get_runtime_context().gcs_address, patience_s, self._head_lost)
+        self._watch.start()
         return self
+
+    def _head_lost(self, error: ClusterLost) -> None:
+        self._lost(error)
+        leave_executions(error)
 
     def _start(self) -> None:
         address = self._config.address
@@ -101,6 +124,10 @@ class Session:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with self._diverted:
+            if self._watch is not None:
+                self._watch.stop()
+                if self._watch.gone:
+                    return  # Ray would wait for it; with this process its private cluster ends
             if self._ours:
                 end_executions()
                 ray.shutdown()
@@ -112,13 +139,8 @@ def _check_listens(address: str) -> None:
     Raises:
         ConfigError
     """
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
-        return  # `auto`, `local`: Ray knows where
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
-    except OSError as error:
-        raise ConfigError(f"ray.address={address}: {error}. Start a head there, or --set ray.address=null") from None
+    if error := listens(address):
+        raise ConfigError(f"ray.address={address}: {error}. Start a head there, or --set ray.address=null")
 
 
 def _quiet() -> None:

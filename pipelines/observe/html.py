@@ -199,6 +199,7 @@ def _tables(shown: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
     exits = {"exit code": f"{shown['exit_code']} {shown['exit_meaning']}", "run": shown["run_id"]}
     found = [
         ("Read with", {**engines, **exits}),
+        ("Workers that Ray ended for lack of memory, by node", shown.get("memory_kills") or {}),
         ("Objects listed", listing),
         ("Requests to the stores", shown["requests"]),
         ("Blocks by label", _by_count(quality.get("labels"))),

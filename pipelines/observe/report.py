@@ -14,7 +14,7 @@ from pipelines.errors import ExitCode
 from pipelines.observe.html import render
 from pipelines.observe.log import printable
 from pipelines.observe.pages import ShownPage
-from pipelines.observe.summary import Summary
+from pipelines.observe.summary import MEMORY_HINT, Summary
 from pipelines.store.objects import ObjectStore
 
 SCHEMA = "1.0"  # of report.json
@@ -61,6 +61,8 @@ def final_line(summary: Summary, exit_code: ExitCode, report: dict[str, str]) ->
         drift = summary.canary["drift"] if summary.canary else ["they were not judged"]
         lines += ["NOT PUBLISHED: the canaries drifted", *(f"  {words}" for words in drift)]
         lines.append(f"  if that is as it should be: pagemill publish {summary.output} {summary.run_id} --as-baseline")
+    if summary.memory_kills:
+        lines.append(_memory_line(summary.memory_kills))
     if summary.status == "interrupted":
         lines.append(f"left      {_left(summary)}")
     lines += [_failure_line(failure.as_dict()) for failure in summary.failures[:10]]
@@ -68,6 +70,11 @@ def final_line(summary: Summary, exit_code: ExitCode, report: dict[str, str]) ->
         lines += [f"Markdown  {output}/markdown", f"Parquet   {output}/pages"]
         lines += [f"Report    {output}/{report['report.html']}"] if report else []
     return "\n".join(lines)
+
+
+def _memory_line(kills: dict[str, int]) -> str:
+    nodes = ", ".join(f"{count} on {node}" for node, count in sorted(kills.items()))
+    return f"memory    Ray ended workers because their node was short of it ({nodes}), and read again; {MEMORY_HINT}"
 
 
 def _left(summary: Summary) -> str:

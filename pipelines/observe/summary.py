@@ -25,6 +25,7 @@ T = TypeVar("T", bound=tuple[Any, ...])
 
 _KEEP_FAILURES = 200
 _KEEP_SLOWEST = 20
+MEMORY_HINT = "try fewer ray.workers, or more memory"  # where Ray's memory monitor ended workers
 
 
 @dataclass(slots=True)
@@ -92,6 +93,7 @@ class Summary:
     workers: int = 0
     requests: Counter[str] = field(default_factory=Counter)  # get, put ... of all processes; source_get ... of SOURCE
     graphs: int = 0  # 1 unless one died
+    memory_kills: Counter[str] = field(default_factory=Counter)  # workers that Ray's memory monitor ended, by node
     first_commit_s: float | None = None  # from the start of the command to the first committed page
     failures: list[Failure] = field(default_factory=list)
     failures_left_out: int = 0

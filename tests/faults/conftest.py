@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.disks import SmallDisk
+from tests.faults.harness import Nodes
 
 
 @pytest.fixture
@@ -22,3 +23,16 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str, int], SmallDisk]]:
     yield make
     for disk in made:
         disk.close()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Callable[[int, int], Nodes]]:
+    made: list[Nodes] = []
+
+    def make(others: int, cpus: int) -> Nodes:
+        made.append(Nodes(others, cpus))
+        return made[-1]
+
+    yield make
+    for nodes in made:
+        nodes.close()

@@ -131,6 +131,11 @@ class Nodes:
     def address(self) -> str:
         return str(self._cluster.address)
 
+    @property
+    def head(self) -> psutil.Process:
+        """What schedules, and knows of all others."""
+        return psutil.Process(self._cluster.head_node.all_processes["gcs_server"][0].process.pid)
+
     def add(self) -> Any:
         return self._cluster.add_node(num_cpus=self._cpus, object_store_memory=100 << 20)
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 import pagemill
 from pipelines.errors import ExitCode
 from tests.builders import archive, pdf_bytes
 from tests.conftest import Driver, inline
 from tests.faults.disks import SmallDisk
-from tests.faults.harness import PAGES, SLOW, ends_like
+from tests.faults.harness import PAGES, SLOW, ends_like, read_pages
 
 Disks = Callable[[str, int], SmallDisk]
 
@@ -48,3 +49,34 @@ def test_the_cache_is_full(tmp_path: Path, small_disk: Disks) -> None:
     assert inline(source, tmp_path / "whole").exit_code == ExitCode.OK
     whole = pagemill.read(str(tmp_path / "whole"), "pages").num_rows
     assert pagemill.read(str(tmp_path / "out"), "pages").num_rows == whole == 4
+
+
+@pytest.mark.chaos
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("room_for", ["a page", "nothing"])
+def test_the_disk_that_ray_spills_to_is_full(
+    tmp_path: Path, small_disk: Disks, monkeypatch: pytest.MonkeyPatch, room_for: str
+) -> None:
+    """Blocks of 85 MiB, or pages of 96, go from pool to pool through a store of 80; none is blamed for what does not fit."""
+    sizes = {"a": 24, "b": 3} if room_for == "a page" else {"a": 2}
+    source, output, disk = archive(tmp_path / "in", sizes), str(tmp_path / "out"), small_disk("disk", 40 << 10)
+    driver = Driver("null", tmp_path / "cache")
+    monkeypatch.setenv("RAY_object_spilling_directory", str(disk.path))
+    settings = {
+        "ray.fuse": "false", "ray.object_store_mib": 80, "source.span_pages": 16,
+        "raster.dpi": 400 if room_for == "a page" else 1700, "raster.max_megapixels": 100,
+    }  # fmt: skip
+    code, out = driver.run(str(source), output, settings=settings)
+    assert "Ray's object store is full, and so is the disk" in out
+    if room_for == "a page":
+        assert code == 0, out
+    else:  # a page alone is larger than the store
+        assert (code, "CLUSTER_LOST" in out) == (7, True), out
+        assert not pagemill.read(output, "pages").num_rows
+        settings |= {"ray.object_store_mib": 1024, "source.span_pages": 1}
+        code, out = driver.run(str(source), output, settings=settings)
+        assert code == 0, out
+    same = {key.replace(".", "__"): value for key, value in settings.items() if key.startswith("raster.")}
+    assert inline(source, tmp_path / "whole", raster__engine="pymupdf", **same).exit_code == ExitCode.OK
+    ends_like(read_pages(str(tmp_path / "whole")), output, source)

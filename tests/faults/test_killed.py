@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,7 @@ import pytest
 
 from pipelines.store.audit import audit
 from tests.conftest import Driver
-from tests.faults.harness import SLOW, ends_like, read_pages, run_with_kills, wait_for
+from tests.faults.harness import SLOW, Nodes, ends_like, read_pages, run_with_kills, wait_for
 from tests.s3server import S3
 
 
@@ -74,6 +75,31 @@ def test_the_raylet_of_a_private_cluster_dies(driver: Driver, source: Path, undi
     assert process.returncode != 0
     assert "Raylet is terminated" in out
     assert not psutil.wait_procs(tree, timeout=60)[1]
+    code, out = driver.run(str(source), output, settings=SLOW)
+    assert code == 0, out
+    ends_like(undisturbed, output, source)
+
+
+@pytest.mark.chaos
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("whose", ["private", "shared"])
+def test_the_head_of_a_cluster_dies(
+    driver: Driver, cluster: Callable[[int, int], Nodes], source: Path, undisturbed: pa.Table, tmp_path: Path, whose: str
+) -> None:
+    """The GCS, without which nothing can be scheduled: Ray would end the driver after a minute without a word."""
+    output, nodes = str(tmp_path / "out"), cluster(1, 4) if whose == "shared" else None
+    process = driver.start(str(source), output, settings=SLOW | {"ray.address": nodes.address if nodes else "null"})
+    wait_for(lambda: list(Path(output).glob("pages/*.parquet")), process, "the first part")
+    mine = psutil.Process(process.pid).children(recursive=True)
+    (target,) = [nodes.head] if nodes else [child for child in mine if child.name() == "gcs_server"]
+    agents = [child for child in mine if "Agent" in child.name()]  # they look for their raylet once in a while
+    target.kill()
+    out, _ = process.communicate(timeout=600)
+    assert process.returncode == 7, out
+    assert "CLUSTER_LOST: the head of the Ray cluster at" in out
+    assert "Traceback" not in out
+    assert not psutil.wait_procs([child for child in mine if child not in agents], timeout=60)[1]
     code, out = driver.run(str(source), output, settings=SLOW)
     assert code == 0, out
     ends_like(undisturbed, output, source)
