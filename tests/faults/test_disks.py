@@ -58,14 +58,16 @@ def test_the_cache_is_full(tmp_path: Path, small_disk: Disks) -> None:
 def test_the_disk_that_ray_spills_to_is_full(
     tmp_path: Path, small_disk: Disks, monkeypatch: pytest.MonkeyPatch, room_for: str
 ) -> None:
-    """Blocks of 85 MiB, or pages of 96, go from pool to pool through a store of 80; none is blamed for what does not fit."""
+    """Blocks of 85 MiB, or pages of 130, go from pool to pool through a store of 80; none is blamed for what does not fit."""
     sizes = {"a": 24, "b": 3} if room_for == "a page" else {"a": 2}
     source, output, disk = archive(tmp_path / "in", sizes), str(tmp_path / "out"), small_disk("disk", 40 << 10)
+    if room_for == "nothing":
+        (source / "a.pdf").write_bytes((source / "a.pdf").read_bytes().replace(b"[0 0 300 200]", b"[0 0 990 660]"))
     driver = Driver("null", tmp_path / "cache")
     monkeypatch.setenv("RAY_object_spilling_directory", str(disk.path))
     settings = {
         "ray.fuse": "false", "ray.object_store_mib": 80, "source.span_pages": 16,
-        "raster.dpi": 400 if room_for == "a page" else 1700, "raster.max_megapixels": 100,
+        "raster.dpi": 400 if room_for == "a page" else 600, "raster.max_megapixels": 100,
     }  # fmt: skip
     code, out = driver.run(str(source), output, settings=settings)
     assert "Ray's object store is full, and so is the disk" in out
