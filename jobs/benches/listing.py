@@ -48,7 +48,7 @@ def _plan(objects: int) -> tree.Usage:
     return usage
 
 
-class _serving:  # noqa: N801 used like a function
+class _serving:
     """A server in a process of its own, that the command's memory and CPU are not mixed with; its port."""
 
     def __init__(self, objects: int) -> None:
