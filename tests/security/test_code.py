@@ -24,7 +24,7 @@ from tests.conftest import ROOT, inline
 from tests.hostile import TEXT, one_page, stream
 
 SOURCES = [path for room in ("pipelines", "jobs", "pagemill", "training") for path in sorted((ROOT / room).rglob("*.py"))]
-BETWEEN_OUR_ACTORS = {"pipelines/cluster/graph.py", "jobs/benches/driver.py"}  # what one process of a run hands to another
+BETWEEN_OUR_ACTORS = {"pipelines/cluster/graph.py"}  # what one process of a run hands to another
 WEIGHTS = ("ForObjectDetection.from_pretrained", "ForConditionalGeneration.from_pretrained", "Model.from_pretrained")
 
 
