@@ -69,6 +69,7 @@ def test_two_drivers_at_once_on_s3(driver: Driver, s3: S3, tmp_path: Path) -> No
     assert (code, "has 2 lanes" in out) == (2, True), out
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_one_lanes_night_is_held_back_and_published(driver: Driver, tmp_path: Path, call: Call) -> None:
     """Two nights at once, one of them with a reader that drifted: only what its lane read waits, until it is published."""
