@@ -272,7 +272,7 @@ class Run:
             for _ in range(taken):
                 waiting.popleft()
             if self._died_full:  # what the graph before held may not be gone yet; `_check_progress` bounds the tries
-                waiting.extendleft(culprits)
+                waiting.extend(culprits)  # behind the others, which need not wait for a page that never finds room
                 time.sleep(_ROOM_S)
                 continue
             for span in culprits:

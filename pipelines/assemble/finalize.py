@@ -65,7 +65,8 @@ class Finalizer:
             yield PageText(page, row["state"], row["error_code"], row["markdown"], row["blocks"])
 
 
-_KEPT = 8  # parts of one row group, hence of at most 1,024 pages
+_KEPT = 8  # parts of one row group
+_MOST_BYTES = 8 << 20  # of one, decoded: a part of 32 pages has some 2 MiB; larger ones are read again for each document
 
 
 class _Lately:
@@ -87,10 +88,11 @@ class _Lately:
             if file.num_row_groups > 1:
                 return rows_of(data, doc_id)
             table = file.read(columns=_COLUMNS, use_threads=False)
-            with self._lock:
-                self._kept[part] = table
-                if len(self._kept) > _KEPT:
-                    self._kept.popitem(last=False)
+            if table.nbytes <= _MOST_BYTES:
+                with self._lock:
+                    self._kept[part] = table
+                    if len(self._kept) > _KEPT:
+                        self._kept.popitem(last=False)
         return table.filter(pc.equal(table.column("doc_id"), doc_id))
 
 

@@ -254,27 +254,7 @@ def run_graph(
     # a run of one block cannot use two actors: nothing that a user could change
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
     for pool in pools:
-        compute: dict[str, Any] = {"size": pool.size, "max_tasks_in_flight_per_actor": pool.in_flight}
-        reserved: dict[str, Any] = {"num_cpus": pool.cpus}
-        rows_at_once: int | None = None
-        if pool.calls > 1:
-            compute["max_concurrent_calls_per_actor"] = pool.calls
-        if pool.gpus:
-            reserved["num_gpus"] = pool.gpus
-            rows_at_once = 1  # Ray refuses "the whole block" on a GPU; what comes from a pool before is a block of one row
-        if pool.python is not None:
-            reserved["runtime_env"] = {"py_executable": pool.python}
-        rows = rows.map_batches(
-            Actor if pool.calls == 1 else EngineActor,
-            fn_constructor_args=(pool.names, site),
-            compute=ray.data.ActorPoolStrategy(**compute),
-            batch_size=rows_at_once,
-            batch_format="pyarrow",
-            zero_copy_batch=True,
-            max_restarts=-1,
-            max_task_retries=config.task_retries if retries is None else retries,
-            **reserved,
-        )
+        rows = _through(rows, pool, site, config.task_retries if retries is None else retries)
     try:
         for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             held.update({pools[number].name: seconds for number, seconds in list(held_by_number.items())})
@@ -289,6 +269,29 @@ def run_graph(
         raise GraphDied(_FULL if full else f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}", full) from error
     finally:
         held.update({pools[number].name: seconds for number, seconds in held_by_number.items()})
+
+
+def _through(rows: ray.data.Dataset, pool: Pool, site: Site, retries: int) -> ray.data.Dataset:
+    """What a pool's actors make of each block."""
+    compute: dict[str, Any] = {"size": pool.size, "max_tasks_in_flight_per_actor": pool.in_flight}
+    reserved: dict[str, Any] = {"num_cpus": pool.cpus}
+    if pool.calls > 1:
+        compute["max_concurrent_calls_per_actor"] = pool.calls
+    if pool.gpus:
+        reserved["num_gpus"] = pool.gpus
+    if pool.python is not None:
+        reserved["runtime_env"] = {"py_executable": pool.python}
+    return rows.map_batches(
+        Actor if pool.calls == 1 else EngineActor,
+        fn_constructor_args=(pool.names, site),
+        compute=ray.data.ActorPoolStrategy(**compute),
+        batch_size=1 if pool.gpus else None,  # a block is one row, and Ray refuses "the whole block" on a GPU
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        max_restarts=-1,
+        max_task_retries=retries,
+        **reserved,
+    )
 
 
 def _end_when(is_over: Callable[[], bool]) -> None:

@@ -25,7 +25,7 @@ log = EventLog()
 class Constants(TorchFunctionMode):
     """Within it, numbers that Python hands to the device do not make the host wait: `torch.tensor` of a list is copied there
     once and kept, a single number is filled in by a kernel. A copy from ordinary memory waits for the device, which no
-    capture permits; transformers makes one for the size of a mask, for thresholds by class, for the number of an end token.
+    capture permits; transformers makes one for the shape of a level, the size of a mask, thresholds by class, an end token.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -106,13 +106,13 @@ class IsolatedRasterizer:
             if not self._connection.poll(deadline_s):
                 self.close()
                 raise PageTimeout(f"not done within {deadline_s:g} s")
-            answer = json.loads(self._connection.recv_bytes())
+            answer = _object(self._connection.recv_bytes())
         except (EOFError, OSError):
             code = self._end_code()
             raise PageCrash(f"the process that was working on it ended with {code}") from None
-        if not isinstance(answer, dict):
+        except ValueError:  # native code of it may have been taken over by what it reads
             self.close()
-            raise PageCrash("the process that was working on it answered what it never does")
+            raise PageCrash("the process that was working on it answered what it never does") from None
         if "error" in answer:
             kind = by_code().get(answer["error"], PagemillError)
             if answer["error"] == "PAGE_MEMORY":
@@ -158,3 +158,14 @@ class IsolatedRasterizer:
 def _word(plain: list[Any]) -> Word:
     text, x0, y0, x1, y1, line, size, bold = plain
     return Word(text, Box(x0, y0, x1, y1), line, size, bold)
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    """
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise ValueError(f"{type(found).__name__} in place of an object")
+    return found

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.assemble import finalize
 from pipelines.assemble.finalize import Finalizer, rows_of
 from pipelines.schema import PAGES, Block, Box, PageWork
 from pipelines.source.planner import LivePage, Revision
@@ -42,8 +43,11 @@ def test_a_documents_rows_wherever_they_lie(row_group_size: int, statistics: boo
         assert all(row["blocks"][0]["label"] == "table" for row in rows)
 
 
-@pytest.mark.parametrize(("row_group_size", "gets"), [(100, 1), (2, 4)])
-def test_documents_that_share_a_small_part_cost_one_get(tmp_path: Path, row_group_size: int, gets: int) -> None:
+@pytest.mark.parametrize(("row_group_size", "most_bytes", "gets"), [(100, 1 << 20, 1), (2, 1 << 20, 4), (100, 64, 4)])
+def test_documents_that_share_a_small_part_cost_one_get(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_group_size: int, most_bytes: int, gets: int
+) -> None:
+    monkeypatch.setattr(finalize, "_MOST_BYTES", most_bytes)
     store = ObjectStore(str(tmp_path))
     store.put("pages/part-1.parquet", part("aaabbccd", row_group_size))
     finalizer, pages = Finalizer(store, "run"), {"a": [0, 1, 2], "b": [3, 4], "c": [5, 6], "d": [7]}

@@ -25,14 +25,14 @@ from pipelines.store.objects import ObjectStore
 from tests.builders import archive
 from tests.conftest import inline_config
 
-Deaths = Callable[[GraphDied, int], list[int]]
+Deaths = Callable[..., list[int]]
 
 
 @pytest.fixture
 def deaths(monkeypatch: pytest.MonkeyPatch) -> Deaths:
-    """Makes the first graphs die of something before they have read anything; the number of graphs, as it grows."""
+    """Makes the first graphs die of a block (any, or one that holds a page); the number of graphs, as it grows."""
 
-    def make(death: GraphDied, times: int) -> list[int]:
+    def make(death: GraphDied, times: int, page: int | None = None) -> list[int]:
         begun = [0]
 
         def run_graph(site: Site, folder: str, pools: Sequence[Pool], *_: object, **__: object) -> Iterator[Outcome]:
@@ -40,7 +40,7 @@ def deaths(monkeypatch: pytest.MonkeyPatch) -> Deaths:
             chain = Chain(stage_names(site.config), site)
             try:
                 for spans in read_feed(ObjectStore(site.output), folder):
-                    if begun[0] <= times:
+                    if begun[0] <= times and (page is None or any(page in span.pages for span in spans)):
                         raise death
                     yield chain.run(begin(spans))
             finally:
@@ -91,6 +91,16 @@ def test_a_store_that_never_has_room_ends_the_run_and_leaves_all_to_the_next(tmp
     deaths(GraphDied("never"), 0)
     assert run(tmp_path).exit_code == ExitCode.OK
     assert pagemill.read(str(tmp_path / "out"), "pages").num_rows == 3
+
+
+def test_a_page_that_never_finds_room_keeps_no_other_from_being_read(tmp_path: Path, deaths: Deaths) -> None:
+    begun = deaths(GraphDied("the store is full", full=True), 1000, page=0)
+    ended = run(tmp_path)
+    assert ended.exit_code == ExitCode.INTERRUPTED
+    assert "CLUSTER_LOST" in ended.summary.message
+    assert begun[0] < 15
+    deaths(GraphDied("never"), 0)
+    assert run(tmp_path).summary.pages == {"ok": 1}  # the two others were read before
 
 
 def test_a_page_whose_worker_dies_alone_too_is_blamed(tmp_path: Path, deaths: Deaths) -> None:

@@ -33,20 +33,25 @@ def documents(folder: Path, word: str) -> Path:
     return folder
 
 
+def read_with(word: str, folder: Path, expected: int) -> tuple[Path, str, str]:
+    """Documents one of which has this word, read through a cluster of their own: source, output, and what was printed."""
+    source, output = documents(folder / "in", word), str(folder / "out")
+    code, out = Driver("null", folder / "cache").run(str(source), output, settings=SETTINGS)
+    assert code == expected, out
+    return source, output, out
+
+
 @pytest.mark.chaos
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("watched")
 def test_workers_that_ray_ends_for_memory_are_counted_and_cost_no_page(tmp_path: Path) -> None:
-    source, output = documents(tmp_path / "in", "PECKISH"), str(tmp_path / "out")
-    code, out = Driver("null", tmp_path / "cache").run(str(source), output, settings=SETTINGS)
-    assert code == 0, out
+    source, output, out = read_with("PECKISH", tmp_path, 0)
     assert "Ray ended workers because their node was short of it" in out
     (report,) = Path(output).glob("runs/*/report.json")
     assert sum(json.loads(report.read_text("utf-8"))["memory_kills"].values()) > 0
-    assert (
-        inline(source, tmp_path / "whole", recognize__engine=READER, raster__engine="pymupdf").exit_code == 0
-    )  # it is sated by now
+    whole = inline(source, tmp_path / "whole", recognize__engine=READER, raster__engine="pymupdf")  # it is sated by now
+    assert whole.exit_code == 0
     assert read_pages(output).equals(read_pages(str(tmp_path / "whole")))
     assert audit(output, [str(path) for path in source.iterdir()]).ok
 
@@ -57,9 +62,7 @@ def test_workers_that_ray_ends_for_memory_are_counted_and_cost_no_page(tmp_path:
 @pytest.mark.usefixtures("watched")
 def test_a_page_that_takes_all_memory_each_time_ends_and_says_why(tmp_path: Path) -> None:
     """Ray by itself would begin its block again for ever."""
-    source, output = documents(tmp_path / "in", "HUNGRY"), str(tmp_path / "out")
-    code, out = Driver("null", tmp_path / "cache").run(str(source), output, settings=SETTINGS)
-    assert code == 3, out
+    source, output, _ = read_with("HUNGRY", tmp_path, 3)
     rows = pagemill.read(output, "pages").to_pylist()
     assert len(rows) == 15
     (lost,) = [row for row in rows if row["state"] != "ok"]

@@ -125,6 +125,31 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     assert not psutil.pid_exists(child)
 
 
+@pytest.mark.parametrize("said", [b"[1, 2]", b'"pages"', b"{", b"\xff\x00"])
+def test_a_child_that_answers_nonsense_is_ended_and_costs_one_call(tmp_path: Path, said: bytes) -> None:
+    """Native code that a document has taken over may say anything."""
+
+    class Saying:
+        def send_bytes(self, _: bytes) -> None: ...
+        def close(self) -> None: ...
+        def poll(self, _: float) -> bool:
+            return True
+
+        def recv_bytes(self) -> bytes:
+            return said
+
+    path = write(tmp_path / "a.pdf", pdf_bytes(["hello"]))
+    with IsolatedRasterizer("pypdfium2", 8, 1024) as made:
+        made.probe(path, [], 8)
+        before = made.child_pid
+        made._connection = Saying()  # type: ignore[assignment]
+        with pytest.raises(PageCrash):
+            made.probe(path, [], 8)
+        assert made.child_pid is None
+        assert made.probe(path, [], 8).page_count == 1
+        assert made.child_pid != before
+
+
 def test_encryption(rasterizer: IsolatedRasterizer, tmp_path: Path) -> None:
     document = pymupdf.open("pdf", pdf_bytes(["secret words"]))
     locked = document.tobytes(encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw="open", owner_pw="own")

@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 import pagemill
 from jobs.cli import app
 from pipelines.books import span_record
-from pipelines.errors import Fenced
+from pipelines.errors import Fenced, StoreUnavailable
 from pipelines.schema import Block, Box, Figure, Span
 from pipelines.stages import begin
 from pipelines.store.audit import audit
 from pipelines.store.garbage import Collected, Collector, Garbage
+from pipelines.store.inventory import Inventory
 from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
 from pipelines.store.parts import PartWriter, document_folder
@@ -51,6 +52,14 @@ def found(output: Path | str, keep: int | None = None) -> list[Garbage]:
     garbage = Collector(store, [ledger], _DAY, keep).find()
     ledger.close()
     return garbage
+
+
+def test_without_the_stores_clock_nothing_is_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that takes an object and does not say when: by this machine's clock, orphans of now could look a day old."""
+    assert inline(archive(tmp_path / "in", {"a": 2}), tmp_path / "out").exit_code == 0
+    monkeypatch.setattr(Inventory, "modified", lambda *_: None)
+    with pytest.raises(StoreUnavailable, match="does not say when"):
+        found(tmp_path / "out")
 
 
 def grow_old(output: Path, days: float = 2) -> None:
