@@ -18,7 +18,8 @@ import pytest
 import pagemill
 from pipelines.store.audit import audit
 from tests.conftest import Driver
-from tests.e2e.vllm_document import PAGES, document, table_html
+from tests.e2e.vllm_document import PAGES, document, gate, table_html
+from tests.faults.harness import wait_for
 from tests.vllm.settings import SETTINGS
 
 pytest.importorskip("vllm", reason="vLLM is not in this environment: `make .venv-vllm`; make test runs this file there")
@@ -88,15 +89,22 @@ def test_an_engine_killed_in_mid_run_loses_nothing(driver: Driver, tmp_path: Pat
     pages = fresh(seed=7, pages=24)
     (source / "long.pdf").write_bytes(document(pages))
     output = str(tmp_path / "out")
-    settings = GIVEN | {"source.span_pages": 2, "ray.task_retries": 3, "vllm.max_num_seqs": 2, "vllm.wave": 1}
+    # layout waits until the engine was killed: once a run was over before (why is not known: it takes some 10 s of reading)
+    settings = GIVEN | {
+        "layout.engine": "tests.e2e.vllm_document:Gated", "source.span_pages": 2, "ray.task_retries": 3,
+        "vllm.max_num_seqs": 2, "vllm.wave": 1,
+    }  # fmt: skip
     process = driver.start(str(source), output, settings=settings)
-    until, killed, seen = time.monotonic() + 600, 0, dict[int, psutil.Process]()
+    seen = dict[int, psutil.Process]()
+    wait_for(lambda: list(Path(output).glob("pages/*.parquet")) and engines(), process, "an engine that has read", within_s=600)
+    for engine in engines():
+        seen[engine.pid] = engine
+        engine.kill()
+    killed = len(seen)
+    gate(driver.cache).touch()
+    until = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < until:
         seen |= {engine.pid: engine for engine in engines()}
-        if not killed and list(Path(output).glob("pages/*.parquet")):  # it has begun to read
-            for engine in engines():
-                engine.kill()
-                killed += 1
         time.sleep(0.1)
     out, _ = process.communicate(timeout=600)
     assert killed, out

@@ -93,8 +93,8 @@ def run_with_kills(
     return kills
 
 
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], what: str) -> None:
-    until = time.monotonic() + 200
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], what: str, within_s: float = 200) -> None:
+    until = time.monotonic() + within_s
     while not condition():
         if process.poll() is not None or time.monotonic() > until:
             process.kill()
