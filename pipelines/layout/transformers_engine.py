@@ -19,6 +19,7 @@ from pipelines.config import LayoutConfig, PaddleOcrVlConfig
 from pipelines.errors import ConfigError
 from pipelines.layout.checkpoint import LayoutCheckpoint, read_checkpoint, unwarper_size, weights_hash
 from pipelines.layout.postprocess import PostOptions, postprocess
+from pipelines.recognize.gpu_memory import LayoutOnCard, visible_card
 from pipelines.schema import Pixels, RasterPage, Region
 
 if TYPE_CHECKING:
@@ -84,7 +85,14 @@ class TransformersLayout:
                 found += self._read(network, *ahead.popleft())
         for some, flight in ahead:
             found += self._read(network, some, flight)
+        self._settled  # noqa: B018  # after pages, whose activations are most of what it holds
         return found
+
+    @cached_property
+    def _settled(self) -> None:
+        """Engines that start on this card from here on find layout's memory taken."""
+        if self._model.device.type == "cuda":
+            LayoutOnCard(visible_card()).holds_its_memory()
 
     def _read(self, network: Network, pages: Sequence[RasterPage], flight: Flight) -> list[list[Region]]:
         return [

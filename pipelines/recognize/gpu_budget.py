@@ -91,8 +91,8 @@ def budget(config: Config, total: int, desktop: int = 0, shape: Shape | None = N
         Item("contexts, CUDA graphs, workspaces (measured on an H100)", round(engines * _ENGINE_BESIDE)),
         Item("left free (vllm.reserve_gib)", round(vllm.reserve_gib * GIB)),
     ]
-    if config.layout.engine in ("transformers", "paddle") and config.layout.device != "cpu":
-        items.append(Item("layout (estimate)", round((config.layout.memory_gib or 0) * GIB) or round(_LAYOUT)))
+    if layout := layout_bytes(config):
+        items.append(Item("layout (estimate)", layout))
     if desktop:
         items.append(Item("desktop", desktop))
     share = total if vllm.gpu_memory_utilization == "auto" else round(total * vllm.gpu_memory_utilization)
@@ -102,6 +102,13 @@ def budget(config: Config, total: int, desktop: int = 0, shape: Shape | None = N
         kv = min(kv, engines * vllm.kv_cache_memory_bytes)
     tokens = max(0, kv // engines // shape.kv_bytes)
     return Budget(tuple(items), total, kv, engines, tokens, min(vllm.max_num_seqs, tokens // _ANSWER_TOKENS))
+
+
+def layout_bytes(config: Config) -> int:
+    """What layout takes of the card that it shares with engines; 0: it is not on the card."""
+    if config.layout.engine not in ("transformers", "paddle") or config.layout.device == "cpu":
+        return 0
+    return round((config.layout.memory_gib or 0) * GIB) or round(_LAYOUT)
 
 
 def tower_bytes(shape: Shape, patches: int = 16_384) -> int:

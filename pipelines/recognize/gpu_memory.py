@@ -13,10 +13,10 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TextIO
 
 import psutil
 
@@ -42,7 +42,7 @@ def share(card: Card, asked: Literal["auto"] | float, engines: int, others: int,
         asked: share of the card for all its engines together, or `auto`.
         engines: that shall run on the card.
         others: of them that run already; what they hold is not free any more.
-        reserve: bytes that `auto` leaves free.
+        reserve: bytes that `auto` leaves free, for layout on the card too.
         weights: bytes of the model's weights files; an engine needs at least these and some KV cache.
 
     Raises:
@@ -55,7 +55,8 @@ def share(card: Card, asked: Literal["auto"] | float, engines: int, others: int,
     fraction = automatic if asked == "auto" else asked / engines
     if automatic * card.total < least and (asked == "auto" or fraction * card.total > card.free):
         raise EngineUnavailable(
-            f"{free}; {_gib(reserve)} of them are vllm.reserve_gib, and an engine would get {_gib(automatic * card.total)} GiB. "
+            f"{free}; {_gib(reserve)} of them stay so (vllm.reserve_gib, layout), and an engine would get "
+            f"{_gib(automatic * card.total)} GiB. "
             f"The model needs at least {_gib(least)} GiB: {_advice(engines)}"
         )
     if fraction * card.total > card.free:
@@ -164,26 +165,66 @@ def visible_card() -> str:
     return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
 
 
-class Starts:
-    """The engines of one card on this node: their starts one at a time, and who of them lives."""
+class Register:
+    """Processes of one kind that live on this node and have to do with one card, in a file that they share."""
 
-    def __init__(self, card: str, folder: Path | None = None) -> None:
+    def __init__(self, card: str, kind: str, folder: Path | None = None) -> None:
         directory = folder or Path(tempfile.gettempdir())
-        self._path = directory / f"pagemill-gpu-{os.getuid()}-{card.replace('/', '_')}.json"
+        self._path = directory / f"pagemill-{kind}-{os.getuid()}-{card.replace('/', '_')}.json"
 
     @contextmanager
-    def turn(self) -> Iterator[int]:
-        """Waits for this engine's turn; yields how many engines run beside it. On leaving without error, it is one of them."""
+    def others(self) -> Iterator[int]:
+        """Keeps all others out; yields how many are in it. On leaving without error, this process is one of them."""
         with open(self._path, "a+", encoding="ascii") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # released by the end of the process, whatever ends it
-            file.seek(0)
-            living = [entry for entry in json.loads(file.read() or "[]") if _lives(*entry)]
+            living = _living(file)
             yield len(living)
             living.append([os.getpid(), psutil.Process().create_time()])
             file.seek(0)
             file.truncate()
             file.write(json.dumps(living))
             file.flush()
+
+    def any(self) -> bool:
+        """Whether another process is in it."""
+        try:
+            with open(self._path, encoding="ascii") as file:
+                fcntl.flock(file, fcntl.LOCK_SH)
+                return bool(_living(file))
+        except FileNotFoundError:
+            return False
+
+
+class Starts:
+    """The engines of one card on this node: their starts one at a time, and who of them lives."""
+
+    def __init__(self, card: str, folder: Path | None = None) -> None:
+        self._register = Register(card, "gpu", folder)
+
+    def turn(self) -> AbstractContextManager[int]:
+        """Waits for this engine's turn; gives how many engines run beside it. On leaving without error, it is one of them."""
+        return self._register.others()
+
+
+class LayoutOnCard:
+    """Layout's process on one card: until it holds its memory, an engine that measures what is free has to leave it some."""
+
+    def __init__(self, card: str, folder: Path | None = None) -> None:
+        self._register = Register(card, "layout", folder)
+
+    def holds_its_memory(self) -> None:
+        """Said by the process itself, when its model is loaded and has seen pages."""
+        with self._register.others():
+            pass
+
+    def left_free(self, expected: int) -> int:
+        """Bytes that an engine has to leave, of those that layout takes in all."""
+        return 0 if self._register.any() else expected
+
+
+def _living(file: TextIO) -> list[list[Any]]:
+    file.seek(0)
+    return [entry for entry in json.loads(file.read() or "[]") if _lives(*entry)]
 
 
 def _lives(pid: int, created: float) -> bool:

@@ -26,6 +26,7 @@ from pipelines.recognize.admission import Admission
 from pipelines.recognize.base import Answer, Crop, Packed, Sampling, Task
 from pipelines.recognize.checkpoint import format_of
 from pipelines.recognize.first_sight import reason_for_upstream
+from pipelines.recognize.gpu_budget import layout_bytes
 from pipelines.recognize.loops import LoopRule, LoopWatch
 from pipelines.recognize.model_dir import locate, weights_bytes
 from pipelines.recognize.orphans import announce
@@ -68,7 +69,7 @@ class VllmEngine:
         arguments = _arguments(config, model)
         if (reason := reason_for_upstream(model, config)) is not None:
             arguments["additional_config"] = {"pagemill_upstream": reason} | arguments.get("additional_config", {})
-        self._engine: Any = _started(config.vllm, arguments, weights_bytes(model))
+        self._engine: Any = _started(config, arguments, weights_bytes(model))
         self._generation = _generation(self._engine.model_config)
 
     async def answer(self, crop: Crop) -> Answer:
@@ -280,12 +281,13 @@ _UNASKED = 0.05  # of the card must be free when an engine starts whose KV cache
 _CPU_KV_BYTES = 1 << 28  # without a card vLLM would claim half of the machine's memory
 
 
-def _started(config: VllmConfig, arguments: dict[str, Any], weights: int) -> Any:
+def _started(whole: Config, arguments: dict[str, Any], weights: int) -> Any:
     """An AsyncLLM; on a card, in this engine's turn and within its share."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    config = whole.vllm
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     if unknown := sorted(set(arguments) - known):
         raise ConfigError(f"vllm.engine_args: this vLLM has no {', '.join(unknown)}")
@@ -309,12 +311,13 @@ def _started(config: VllmConfig, arguments: dict[str, Any], weights: int) -> Any
     card = gpu_memory.visible_card()
     with gpu_memory.Starts(card).turn() as others:
         if "gpu_memory_utilization" not in config.engine_args:
-            asked, engines = config.gpu_memory_utilization, config.engines_per_gpu
-            reserve = int(config.reserve_gib * (1 << 30))
-            arguments["gpu_memory_utilization"] = gpu_memory.settled_share(
-                lambda: gpu_memory.measure(card),
-                lambda found: gpu_memory.share(found, asked, engines, others, reserve, weights),
-            )
+            asked, engines, layout = config.gpu_memory_utilization, config.engines_per_gpu, gpu_memory.LayoutOnCard(card)
+
+            def share(found: gpu_memory.Card) -> float:
+                reserve = int(config.reserve_gib * (1 << 30)) + layout.left_free(layout_bytes(whole))
+                return gpu_memory.share(found, asked, engines, others, reserve, weights)
+
+            arguments["gpu_memory_utilization"] = gpu_memory.settled_share(lambda: gpu_memory.measure(card), share)
         return start()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.benches.shape import true_shape
 from pipelines.config import load
-from pipelines.recognize.gpu_budget import GIB, Shape, budget, step_bytes, tower_bytes
+from pipelines.recognize.gpu_budget import GIB, Shape, budget, layout_bytes, step_bytes, tower_bytes
 from tests.conftest import ROOT
 
 # GiB of a card, and what a desktop was seen to hold on one of 8 GB (6.77 of 7.96 free); servers have none
@@ -70,3 +70,11 @@ def test_what_seven_engines_held_on_an_h100() -> None:
     theirs = 2 * shape.parameters + step_bytes(shape, 16_384, 256)
     counted = 3 * ours + 4 * theirs + 7 * 1.65 * GIB + 32 * GIB
     assert abs(counted / GIB - 64.2) < 1
+
+
+def test_layout_takes_of_the_card_only_where_it_runs_there() -> None:
+    assert layout_bytes(load()) == 0  # the embedded engine
+    on_card = ["layout.engine=transformers"]
+    assert 0.5 * GIB < layout_bytes(load(settings=on_card)) < 2 * GIB
+    assert layout_bytes(load(settings=[*on_card, "layout.memory_gib=2"])) == 2 * GIB
+    assert layout_bytes(load(settings=[*on_card, "layout.device=cpu"])) == 0

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import EngineUnavailable
-from pipelines.recognize.gpu_memory import Card, Starts, settled_share, share
+from pipelines.recognize.gpu_memory import Card, LayoutOnCard, Starts, settled_share, share
 
 GIB = 1 << 30
 WEIGHTS = int(1.8 * GIB)  # the 0.9B model in bf16
@@ -115,3 +115,28 @@ def test_starts_are_serial_and_the_dead_are_forgotten(tmp_path: Path) -> None:
     finally:
         for engine in engines:
             engine.kill()
+
+
+def _layout(folder: Path, card: str) -> None:
+    LayoutOnCard(card, folder).holds_its_memory()
+    time.sleep(60)
+
+
+def test_layout_on_the_card_keeps_its_memory_whoever_is_first(tmp_path: Path) -> None:
+    """It is loaded with the first page, an engine in half a minute: which of them measures first is chance."""
+    here = LayoutOnCard("0", tmp_path)
+    assert here.left_free(2 * GIB) == 2 * GIB  # it is not there: what is free now is not all the engine's
+    before = share(card(7.5, 7.96), "auto", 1, 0, GIB // 2 + here.left_free(GIB), WEIGHTS)
+    layout = multiprocessing.get_context("spawn").Process(target=_layout, args=(tmp_path, "0"))
+    layout.start()
+    try:
+        until = time.monotonic() + 60
+        while here.left_free(1) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert here.left_free(GIB) == 0  # it holds it: what is free is less by that
+        assert LayoutOnCard("1", tmp_path).left_free(GIB) == GIB
+        assert share(card(6.5, 7.96), "auto", 1, 0, GIB // 2 + here.left_free(GIB), WEIGHTS) == before
+    finally:
+        layout.kill()
+        layout.join()
+    assert here.left_free(GIB) == GIB  # it died, and comes back
