@@ -66,7 +66,7 @@ test-vllm: install
 test-long: install $(PADDLE) $(VLLM)
 	$(BIN)/python -m pytest -m "long and not chaos" $(ARGS)
 	VLLM_ENABLE_V1_MULTIPROCESSING=0 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m "long and not chaos" \
-	  $(wildcard $(VLLM_TESTS)) tests/recognize/test_openai_engine.py $(ARGS)
+	  $(wildcard $(VLLM_TESTS)) tests/recognize/test_openai_engine.py tests/jobs/test_tune.py $(ARGS)
 
 chaos: install
 	$(BIN)/python -m pytest -m chaos $(ARGS)
