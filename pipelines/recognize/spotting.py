@@ -12,7 +12,7 @@ Quad = tuple[tuple[float, float], ...]  # four points
 
 _TEXT = re.compile(r"<\|TEXT_START\|>(.*?)<\|TEXT_END\|>", re.S)
 _PLACE = re.compile(r"<\|LOC_BEGIN\|>(.*?)<\|LOC_END\|>", re.S)
-_NUMBER = re.compile(r"<\|LOC_(\d{1,9})\|>")
+_NUMBER = re.compile(r"<\|LOC_(\d{1,300})\|>")  # with more digits the official code overflows a float
 _GRID = 1000.0  # steps across the page
 
 

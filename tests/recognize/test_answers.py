@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -156,6 +157,17 @@ def test_places_of_text() -> None:
     assert marked == spotted(f" word {numbers}", 200, 100)
     assert marked.texts == ("word",)
     assert marked.polys == (((0.0, 0.0), (100.0, 0.0), (100.0, 100.0), (0.0, 100.0)),)
+
+
+@pytest.mark.parametrize(("digits", "found"), [(10, 1), (300, 1), (301, 0), (5000, 0)])
+def test_a_place_of_many_digits_is_still_a_place(digits: int, found: int) -> None:
+    """As official, up to what a float holds: from about 310 digits on the official code raises."""
+    places = spotted(f"word{'<|LOC_500|>' * 7}<|LOC_{'9' * digits}|>", 200, 10_000)
+    assert len(places.texts) == found
+    if found:
+        assert places.texts == ("word",)
+        assert places.polys[0][:3] == ((100.0, 5000.0),) * 3
+        assert math.isfinite(places.polys[0][3][1])
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
