@@ -65,6 +65,8 @@ def test_documents_with_options_of_their_own_share_the_model(tmp_path: Path, eng
     for name, told in found["options"].items():
         assert told["varied"] == told["fresh"], name
         assert (told["varied"] == found["before"]) == (name in same), name
+    outlined = {bool(polygon) for page in found["options"]["outlines"]["varied"] for *_, polygon in page}
+    assert outlined == {engine == "transformers"}
 
 
 def test_pages_are_flattened_as_the_official_preprocessor_does(tmp_path: Path) -> None:
