@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pipelines.assemble.finalize import Finalizer
 from pipelines.books import Books
@@ -40,6 +40,9 @@ from pipelines.store.parts import PartWriter
 from pipelines.store.records import Record, record
 from pipelines.store.state import copies
 from pipelines.supply import Supply
+
+if TYPE_CHECKING:
+    from pipelines.cluster.cards import Cards
 
 log = EventLog()
 
@@ -78,6 +81,7 @@ class Run:
         self._lost: list[Lost] = []
         self._gone: set[str] = set()  # URIs without the bytes that were planned
         self._feed: Feed | None = None  # of the graph that runs
+        self._cards: Cards | None = None  # of the cluster, where there is one
         self._ended_for_memory: Callable[[], int] = lambda: 0  # workers, so far
         self._draining = False
         self._barren = 0  # graphs in a row that died without any outcome
@@ -203,6 +207,7 @@ class Run:
             self._ended_for_memory = memory.look
             self._summary.workers = session.workers
             pools = plan_pools(config, session.cpus, session.gpus, session.workers)
+            self._cards = session.cards(pools)
             self._read_supply(pools)
             if planning := self._look_again():
                 self._read_supply(pools)
@@ -231,7 +236,7 @@ class Run:
         started, held = time.monotonic(), dict[str, float]()
         self._summary.graph_started({pool.name: pool.size for pool in pools}, held)
         try:
-            graph = run_graph(self._site, feed.folder, pools, held, self._is_over, retries=retries)
+            graph = run_graph(self._site, feed.folder, pools, held, self._is_over, retries=retries, cards=self._cards)
             with closing(graph):  # what ends the loop early ends the graph
                 for outcome in graph:
                     self._barren = 0

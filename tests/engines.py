@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +48,35 @@ class Bands:
     def _band(self, page: RasterPage, band: int, label: str) -> Region:
         height, width = page.pixels.shape[:2]
         return Region(label, Box(0.3, band * height / 3, width - 0.7, (band + 1) * height / 3 - 1), 0.9, label)
+
+
+class DigestOnCard(Digest):
+    """Notes on which card it is; answers when all of the run's actors on cards have done so, or a minute has passed."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._notes = _note_card(config, "engine")
+        self._all = 4
+
+    async def answer(self, crop: Crop) -> Answer:
+        until = time.monotonic() + 60
+        while len(list(self._notes.iterdir())) < self._all and time.monotonic() < until:
+            await asyncio.sleep(0.1)
+        return await super().answer(crop)
+
+
+class BandsOnCard(Bands):
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        _note_card(config, "layout")
+
+
+def _note_card(config: Config, role: str) -> Path:
+    notes = Path(str(config.source.cache_dir)).with_name("cards")
+    notes.mkdir(exist_ok=True)
+    if card := os.environ.get("CUDA_VISIBLE_DEVICES"):  # the driver, which asks for the engine's weights, has none
+        (notes / f"{role}-{os.getpid()}").write_text(card)
+    return notes
 
 
 class Cut(Digest):

@@ -23,6 +23,7 @@ import pyarrow as pa
 import ray
 from ray.data.block import BlockMetadata
 
+from pipelines.cluster.cards import Cards
 from pipelines.cluster.feed import read_feed
 from pipelines.cluster.pools import Pool, object_store_mib
 from pipelines.cluster.ray_private import FAR_AHEAD, read_no_pickles, watch_steps
@@ -229,20 +230,22 @@ def decode(table: pa.Table) -> Any:
 
 def planned(site: Site, folder: str) -> ray.data.Dataset:
     """The blocks that the feed publishes, as they come; the feed's window bounds how many there are."""
-    # of unnamed parameters 2.60 warns that 2.64 will not have them; neither this one nor those of retries have a name
+    # 2.60 warns of what 2.64 will not have: unnamed parameters (neither this one nor those of retries have a name), and the
+    # function that says which card an actor gets
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
     return ray.data.read_datasource(_PlanSource(site, folder), override_num_blocks=1, num_cpus=0, ray_remote_args=FAR_AHEAD)
 
 
 def run_graph(
     site: Site, folder: str, pools: Sequence[Pool], held: dict[str, float], is_over: Callable[[], bool], *,
-    retries: int | None = None,
+    retries: int | None = None, cards: Cards | None = None,
 ) -> Generator[Outcome, None, None]:  # fmt: skip
     """Runs what the feed in `folder` yields, until it ends; outcomes come in completion order.
 
     Args:
         held: filled, while the graph runs, with the seconds during which each pool was held back by what follows it.
         is_over: asked some ten times a second; True ends the graph, also while nothing comes out of it.
+        cards: says which card an actor gets; None: Ray chooses.
 
     Raises:
         GraphDied
@@ -254,7 +257,8 @@ def run_graph(
     # a run of one block cannot use two actors: nothing that a user could change
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
     for pool in pools:
-        rows = _through(rows, pool, site, config.task_retries if retries is None else retries)
+        given_out = None if cards is None else cards.given_out(pool)
+        rows = _through(rows, pool, site, config.task_retries if retries is None else retries, given_out)
     try:
         for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             held.update({pools[number].name: seconds for number, seconds in list(held_by_number.items())})
@@ -271,7 +275,9 @@ def run_graph(
         held.update({pools[number].name: seconds for number, seconds in held_by_number.items()})
 
 
-def _through(rows: ray.data.Dataset, pool: Pool, site: Site, retries: int) -> ray.data.Dataset:
+def _through(
+    rows: ray.data.Dataset, pool: Pool, site: Site, retries: int, given_out: Callable[[], dict[str, Any]] | None
+) -> ray.data.Dataset:
     """What a pool's actors make of each block."""
     compute: dict[str, Any] = {"size": pool.size, "max_tasks_in_flight_per_actor": pool.in_flight}
     reserved: dict[str, Any] = {"num_cpus": pool.cpus}
@@ -290,6 +296,7 @@ def _through(rows: ray.data.Dataset, pool: Pool, site: Site, retries: int) -> ra
         zero_copy_batch=True,
         max_restarts=-1,
         max_task_retries=retries,
+        ray_remote_args_fn=given_out,
         **reserved,
     )
 

@@ -92,6 +92,15 @@ def alone(pools: Sequence[Pool]) -> list[Pool]:
     return [replace(pool, size=1, calls=min(pool.calls, 2)) for pool in pools]
 
 
+def bundles(pools: Sequence[Pool], gpus: int) -> list[dict[str, float]]:
+    """What the actors on one card reserve together, once for each card; none where Ray cannot place them wrongly."""
+    sharing = [pool for pool in pools if pool.gpus]
+    if gpus < 2 or len(sharing) < 2:
+        return []
+    cpus = sum(math.ceil(pool.size / gpus) * pool.cpus for pool in sharing)
+    return [{"GPU": 1, "CPU": round(cpus, 3)} for _ in range(gpus)]
+
+
 def calls_at_once(config: Config) -> int:
     """Spans in one engine: together their crops fill it twice, so it is not empty while a span comes or goes."""
     places = config.vllm.max_num_seqs if config.recognize.engine == "vllm" else config.server.concurrency

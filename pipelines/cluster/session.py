@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
@@ -29,8 +29,10 @@ os.environ.setdefault("RAY_task_actor_unavailable_retry_max_delay_ms", "60000")
 import ray
 import ray.data  # configures its logger when it is imported
 
+from pipelines.cluster.cards import Cards
 from pipelines.cluster.head import HeadWatch, listens
 from pipelines.cluster.metrics import port_option
+from pipelines.cluster.pools import Pool
 from pipelines.cluster.ray_private import (
     end_executions,
     leave_executions,
@@ -74,6 +76,7 @@ class Session:
         self._ours = False
         self._lost = lost
         self._watch: HeadWatch | None = None
+        self._cards: Cards | None = None
         self._diverted = ExitStack()
 
     def __enter__(self) -> Session:
@@ -92,6 +95,11 @@ class Session:
         self._watch = HeadWatch(ray.get_runtime_context().gcs_address, patience_s, self._head_lost)
         self._watch.start()
         return self
+
+    def cards(self, pools: Sequence[Pool]) -> Cards:
+        """The cluster's cards for the actors of these pools, until the session ends."""
+        self._cards = Cards(pools, self.gpus)
+        return self._cards
 
     def _head_lost(self, error: ClusterLost) -> None:
         self._lost(error)
@@ -128,6 +136,8 @@ class Session:
                 self._watch.stop()
                 if self._watch.gone:
                     return  # Ray would wait for it; with this process its private cluster ends
+            if self._cards is not None:
+                self._cards.give_back()
             if self._ours:
                 end_executions()
                 ray.shutdown()

@@ -1,4 +1,4 @@
-"""A graph whose pools reserve a card, on a machine that only says it has one: Ray treats such pools differently."""
+"""Graphs whose pools reserve cards, on a machine that only says it has two: Ray treats such pools differently."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from tests.builders import drawn_pdf, text_at
 from tests.conftest import ROOT
 
 RUN = """
-import dataclasses, functools, sys
+import functools, sys
 import ray
-ray.init = functools.partial(ray.init, num_gpus=1)
+ray.init = functools.partial(ray.init, num_gpus=2)
 from pipelines import pipeline
 from pipelines.config import load
 from pipelines.ingest import ingest
 plan, seen, calls = pipeline.plan_pools, [], []
+REAL = load(settings=["recognize.engine=vllm", "layout.engine=transformers", "ray.workers=1"])  # whose pools share cards
 
-def with_a_card(config, cpus, gpus, workers):
+def with_cards(config, cpus, gpus, workers):
     seen.append(gpus)
-    pools = plan(config, cpus, gpus, workers)
+    pools = plan(REAL, cpus, gpus, workers)
     calls.extend(p.calls for p in pools if p.names == ("recognize",))
-    return [dataclasses.replace(p, gpus=0.25) if p.names in (("layout",), ("recognize",)) else p for p in pools]
+    return pools
 
-pipeline.plan_pools = with_a_card
+pipeline.plan_pools = with_cards
 ended = ingest(sys.argv[1], sys.argv[2], load(settings=[
-    "recognize.engine=tests.engines:Digest", "layout.engine=tests.engines:Bands", "raster.dpi=36", "raster.engine=pypdfium2",
-    "ray.workers=1", "ray.fuse=false", "ray.block_pages=2", "observe.report_pages=0", "server.concurrency=64",
+    "recognize.engine=tests.engines:DigestOnCard", "layout.engine=tests.engines:BandsOnCard", "raster.dpi=36",
+    "raster.engine=pypdfium2", "ray.workers=1", "ray.fuse=false", "ray.block_pages=2", "observe.report_pages=0",
     f"source.cache_dir={sys.argv[2]}-cache"]))
-assert seen == [1], seen
+assert seen == [2], seen
 assert calls[0] > 1, calls
 assert ended.exit_code == 0, ended.summary.message
 """
@@ -50,3 +51,7 @@ def test_pools_that_reserve_a_card_read_every_page(tmp_path: Path) -> None:
     pages = pagemill.read(str(tmp_path / "out"), "pages", columns=["state", "blocks"]).to_pylist()
     assert [len(page["blocks"]) for page in pages] == [3] * 10, pages
     assert all(page["state"] in ("ok", "degraded") for page in pages)  # a digest is no table
+    # each card has a layout actor and its engine: Ray by itself put both layouts on one card, and an engine waited for ever
+    notes = list((tmp_path / "cards").iterdir())
+    found = {role: sorted(path.read_text() for path in notes if path.name.startswith(role)) for role in ("engine", "layout")}
+    assert found == {"engine": ["0", "1"], "layout": ["0", "1"]}

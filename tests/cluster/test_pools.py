@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.cluster.graph import _SharedClock, decode, encode
-from pipelines.cluster.pools import alone, blocks_ahead, calls_at_once, object_store_mib, plan_pools
+from pipelines.cluster.pools import alone, blocks_ahead, bundles, calls_at_once, object_store_mib, plan_pools
 from pipelines.config import Config, load
 from pipelines.stages import Outcome, stage_names
 
@@ -38,6 +38,10 @@ def test_every_stage_once_and_nothing_waits_for_ever(
         assert all(pool.calls == 1 or pool.names == ("recognize",) for pool in pools)
         assert blocks_ahead(pools) >= 2
         assert object_store_mib(chosen, pools) >= 512
+        for bundle in bundles(pools, gpus):  # a card's actors fit what is reserved for them together
+            sharing = [pool for pool in pools if pool.gpus]
+            assert sum(-(-pool.size // gpus) * pool.gpus for pool in sharing) <= bundle["GPU"]
+            assert sum(-(-pool.size // gpus) * pool.cpus for pool in sharing) <= bundle["CPU"] + 0.0005
 
 
 def test_a_gpu_is_divided() -> None:
@@ -47,6 +51,13 @@ def test_a_gpu_is_divided() -> None:
     assert ("rasterize", "layout", "crop") in pools  # the layout engine runs on the CPU: no page image crosses Ray
     shared = {pool.names: pool for pool in plan_pools(config(*VLLM, "layout.engine=transformers"), 64, 2, 60)}
     assert [shared[names].gpus for names in (("rasterize",), ("layout",), ("crop",), ("recognize",))] == [0, 0.1, 0, 0.9]
+
+
+def test_cards_are_reserved_whole_only_where_two_pools_share_several() -> None:
+    shared = plan_pools(config(*VLLM, "layout.engine=transformers", "vllm.engines_per_gpu=3"), 64, 2, 8)
+    assert bundles(shared, 2) == [{"GPU": 1, "CPU": 4}] * 2  # three engines and layout
+    assert bundles(plan_pools(config(*VLLM, "layout.engine=transformers"), 64, 1, 8), 1) == []
+    assert bundles(plan_pools(config(*VLLM), 64, 2, 8), 2) == []
 
 
 @pytest.mark.parametrize("reader", [[], VLLM])
