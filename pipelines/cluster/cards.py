@@ -22,7 +22,7 @@ class Cards:
     """A run's cards: reserved whole, and given out in turn to the actors of each pool that shares them."""
 
     def __init__(self, pools: Sequence[Pool], gpus: int) -> None:
-        """Reserves nothing where there is one card, or one pool on the cards: any placement is right there."""
+        """Reserves nothing where there is one card, or engines alone: any placement is right there."""
         self._bundles = bundles(pools, gpus)
         self._group: PlacementGroup | None = placement_group(self._bundles) if self._bundles else None
 

@@ -93,11 +93,11 @@ def alone(pools: Sequence[Pool]) -> list[Pool]:
 
 
 def bundles(pools: Sequence[Pool], gpus: int) -> list[dict[str, float]]:
-    """What the actors on one card reserve together, once for each card; none where Ray cannot place them wrongly."""
-    sharing = [pool for pool in pools if pool.gpus]
-    if gpus < 2 or len(sharing) < 2:
+    """What the actors on one card reserve together, once for each card; none where no card has room for one too many."""
+    on_card = [(pool, math.ceil(pool.size / max(1, gpus))) for pool in pools if pool.gpus]
+    if gpus < 2 or not any((count + 1) * pool.gpus <= 1 for pool, count in on_card):
         return []
-    cpus = sum(math.ceil(pool.size / gpus) * pool.cpus for pool in sharing)
+    cpus = sum(count * pool.cpus for pool, count in on_card)
     return [{"GPU": 1, "CPU": round(cpus, 3)} for _ in range(gpus)]
 
 

@@ -53,11 +53,13 @@ def test_a_gpu_is_divided() -> None:
     assert [shared[names].gpus for names in (("rasterize",), ("layout",), ("crop",), ("recognize",))] == [0, 0.1, 0, 0.9]
 
 
-def test_cards_are_reserved_whole_only_where_two_pools_share_several() -> None:
+def test_cards_are_reserved_whole_only_where_ray_could_put_too_much_on_one() -> None:
     shared = plan_pools(config(*VLLM, "layout.engine=transformers", "vllm.engines_per_gpu=3"), 64, 2, 8)
     assert bundles(shared, 2) == [{"GPU": 1, "CPU": 4}] * 2  # three engines and layout
     assert bundles(plan_pools(config(*VLLM, "layout.engine=transformers"), 64, 1, 8), 1) == []
     assert bundles(plan_pools(config(*VLLM), 64, 2, 8), 2) == []
+    by_server = plan_pools(config("recognize.engine=openai", "layout.engine=transformers"), 64, 2, 8)
+    assert bundles(by_server, 2) == [{"GPU": 1, "CPU": 1}] * 2  # two tenths would lie on one card, the other idle
 
 
 @pytest.mark.parametrize("reader", [[], VLLM])
