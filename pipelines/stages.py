@@ -214,7 +214,7 @@ def _rasterize(site: Site, cache: DocumentCache, store: ObjectStore | None = Non
 
     config = site.config
     engine = "pymupdf-layout" if config.layout.engine == "pymupdf" else config.raster.engine
-    stage = Rasterize(config.raster, engine)
+    stage = Rasterize(config.raster, engine, images_as_stored=config.paddleocr_vl.strict_parity)
     kept = KeptPages(store, site.layout_fingerprint) if store is not None and is_vision(config.recognize) else None
 
     def one(work: SpanWork) -> SpanWork:

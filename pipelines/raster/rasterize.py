@@ -19,13 +19,20 @@ from pipelines.raster.isolate import IsolatedRasterizer
 from pipelines.schema import PageError, PageWork, Pixels, RasterPage, SpanWork
 
 _COSTLY = (PageTimeout, PageMemory, PageCrash)
+_AS_STORED = 1200.0  # the most that an image file is believed to say of its resolution: at it no image is scaled down
 
 
 class Rasterize:
-    """Verb `rasterize`. Holds one child process for its whole life."""
+    """Verb `rasterize`. Holds one child process for its whole life.
 
-    def __init__(self, config: RasterConfig, engine: str | None = None) -> None:
+    Args:
+        images_as_stored: keep the pixels of image files, whatever resolution they say (`strict_parity`: the official code
+            looks at no resolution); `max_megapixels` holds all the same.
+    """
+
+    def __init__(self, config: RasterConfig, engine: str | None = None, images_as_stored: bool = False) -> None:
         self._config = config
+        self._images_as_stored = images_as_stored
         self._rasterizer = IsolatedRasterizer(engine or config.engine, config.deadline_s, config.memory_mib)
 
     def rasterize(self, work: SpanWork, path: Path, budget: DocumentBudget, passwords: Sequence[str] = ()) -> SpanWork:
@@ -44,7 +51,7 @@ class Rasterize:
                 page.timing = True
                 continue
             try:
-                self._fill(page, self._render(path, passwords, page.page_index))
+                self._fill(page, self._render(work.span.format, path, passwords, page.page_index))
             except _COSTLY as error:
                 # at most one deadline: the start of a child that the page before had cost is not this page's
                 charge = min(max(time.perf_counter() - started, LEAST_SHARE * self._config.deadline_s), self._config.deadline_s)
@@ -61,9 +68,10 @@ class Rasterize:
     def close(self) -> None:
         self._rasterizer.close()
 
-    def _render(self, path: Path, passwords: Sequence[str], page_index: int) -> RasterPage:
+    def _render(self, form: str, path: Path, passwords: Sequence[str], page_index: int) -> RasterPage:
         config = self._config
-        return self._rasterizer.render(str(path), list(passwords), page_index, config.dpi, config.max_megapixels)
+        dpi = _AS_STORED if self._images_as_stored and form != "pdf" else config.dpi
+        return self._rasterizer.render(str(path), list(passwords), page_index, dpi, config.max_megapixels)
 
     def _fill(self, page: PageWork, raster: RasterPage) -> None:
         page.raster = raster
