@@ -15,7 +15,7 @@ from pipelines.errors import DamagedDocument, NoPages, PageDamaged
 from pipelines.raster.sizing import fitting_dpi
 from pipelines.schema import Probe, RasterPage
 
-_FORMATS = ("TIFF", "PNG", "JPEG", "WEBP", "MPO")
+_FORMATS = ("TIFF", "PNG", "JPEG", "WEBP")  # MPO opens as JPEG; named here, Pillow would fail over it by KeyError
 _DEFAULT_DPI = 144.0  # of an image that does not say; what such scans are read at
 _MOST_DECODED = 400_000_000  # pixels of one frame before it is refused; a decoded A0 at 300 dpi has 140 million
 

@@ -188,6 +188,17 @@ def test_images(tmp_path: Path) -> None:
         assert rasterizer.render(str(tmp_path / "c.webp"), [], 0, 144, 25).pixels.min() > 250  # transparent is paper
 
 
+def test_a_stereo_photograph_is_one_page_and_a_broken_image_is_said_to_be_one(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (40, 30), "red")
+    picture.save(tmp_path / "a.mpo", save_all=True, append_images=[picture.rotate(5)])
+    broken = write(tmp_path / "b.png", b"\x89PNG\r\n\x1a\n" + bytes(60))
+    with IsolatedRasterizer("pymupdf", 20, 1024) as rasterizer:
+        found = rasterizer.probe(str(tmp_path / "a.mpo"), [])
+        assert (found.format, found.page_count) == ("jpeg", 1)
+        with pytest.raises(DamagedDocument, match=r"cannot identify image file|broken PNG"):
+            rasterizer.probe(broken, [])
+
+
 def test_damage_is_flagged(rasterizer: IsolatedRasterizer, tmp_path: Path) -> None:
     whole = pdf_bytes([f"page {n}" for n in range(4)])
     for name, data in {"cut": whole[: len(whole) * 9 // 10], "no-eof": whole.replace(b"startxref", b"startxxxx")}.items():
