@@ -183,7 +183,7 @@ def _run_records(files: Iterable[Path], run_id: str | None = None) -> list[tuple
     paths = [str(path) for path in files]
     if not paths:
         return []
-    with duckdb.connect() as con:
+    with duckdb.connect(config={"temp_directory": ""}) as con:  # few rows: nothing to spill
         found: list[tuple[int, int, str]] = con.execute(
             """SELECT number, "row", summary FROM read_parquet($files, union_by_name = true)
                WHERE kind = 'run' AND ($run IS NULL OR run_id = $run)""",

@@ -112,7 +112,8 @@ class Output:
         for ledger in self.ledgers:
             ledger.refresh()
         self.published = published
-        self.con = duckdb.connect()
+        # what does not fit into memory; DuckDB's own choice is `.tmp` in the folder of whoever reads
+        self.con = duckdb.connect(config={"temp_directory": self._scratch.name})
         if parts:
             self.install(self.con, "")
         else:
@@ -123,10 +124,8 @@ class Output:
         queries of which somebody else typed a part."""
         folders = [self._scratch.name] + [str(path) for path in [self.store.local_path("")] if path is not None]
         quoted = ", ".join("'" + folder.replace("'", "''").rstrip("/") + "'" for folder in folders)
-        scratch = self._scratch.name.replace("'", "''")
         for setting in (
             "memory_limit = '2GiB'",
-            f"temp_directory = '{scratch}'",
             "python_enable_replacements = false",
             f"allowed_directories = [{quoted}]",
             "enable_external_access = false",

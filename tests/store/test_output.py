@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -130,6 +131,24 @@ def test_a_ledger_of_an_older_minor_version_stays_readable_and_is_written_on(mad
     ledger.release()
     ledger.close()
     assert (made.markdown(), pagemill.read(made.root, "documents").to_pylist(), audit(made.root).pages) == before
+
+
+def test_what_does_not_fit_into_memory_lies_in_a_folder_of_the_readers_own(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, scratch = tmp_path / "here", tmp_path / "scratch"
+    here.mkdir()
+    scratch.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    with pagemill.Output(made.root) as opened:
+        opened.con.execute("SET memory_limit = '20MiB'; SET threads = 1")
+        opened.con.execute("CREATE TEMP TABLE many AS SELECT p.doc_id, md5(r::VARCHAR) AS mark FROM pages p, range(150_000) t(r)")
+        spilled = [Path(row[0]) for row in opened.con.execute("SELECT path FROM duckdb_temporary_files()").fetchall()]
+        assert spilled
+        assert all(path.exists() and path.is_relative_to(scratch) for path in spilled)
+    assert list(here.iterdir()) == []
+    assert list(scratch.iterdir()) == []
 
 
 def test_every_column_is_documented() -> None:
