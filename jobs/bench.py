@@ -22,10 +22,11 @@ from jobs.benches.memory import memory
 from jobs.benches.overhead import overhead
 from jobs.benches.pipeline import pipeline
 from jobs.benches.planning import planning
+from jobs.benches.probing import probing
 from jobs.common import run_app
 
 BENCHES: tuple[Callable[..., Figures], ...] = (
-    overhead, first_page, memory, planning, listing, driver, engine, layout, pipeline,
+    overhead, first_page, memory, planning, listing, probing, driver, engine, layout, pipeline,
 )  # fmt: skip
 
 

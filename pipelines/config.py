@@ -40,6 +40,7 @@ class SourceConfig(_Section):
     span_pages: int = Field(ge=1, le=1024)
     passwords: list[str]
     probe_workers: int = Field(ge=1)
+    fetches: int = Field(ge=1, le=256)
     probe_deadline_s: float = Field(gt=0)
     cache_dir: str | None
     cache_gib: float = Field(gt=0)
@@ -47,6 +48,7 @@ class SourceConfig(_Section):
     web_timeout_s: float = Field(gt=0)
     web_deadline_s: float = Field(gt=0)
     web_max_mib: float = Field(gt=0)
+    web_fetches: int = Field(ge=1, le=256)
 
     @property
     def web(self) -> WebLimits:

@@ -26,6 +26,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAU
 
 
 _TRICKLE_S = 0.05
+_TOGETHER_S = 30.0  # for requests that never come together
 _HANG_S = 6.0  # longer than the time-out of the tests that make a request hang
 
 
@@ -37,6 +38,9 @@ class Faults:
     seen: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     dice: random.Random = field(default_factory=random.Random)
+    together: threading.Barrier = field(default_factory=lambda: threading.Barrier(1))  # of the requests that wait for each other
+    under_way: int = 0
+    most_under_way: int = 0  # since somebody set it
 
     def pick(self, method: str, path: str) -> str | None:
         with self.lock:
@@ -49,6 +53,17 @@ class Faults:
                         rule["times"] -= 1
                         return str(rule["kind"])
         return None
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        with self.lock:
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.under_way -= 1
 
 
 class S3:
@@ -74,7 +89,8 @@ class S3:
         """
         Args:
             kind: slowdown, conflict, forbidden; reset, hang, torn (half of what is sent is taken, then reset); truncated, slow
-                (whole, in pieces), drip (a byte at a time, for minutes); lost_answer, late_answer (done).
+                (whole, in pieces), drip (a byte at a time, for minutes); lost_answer, late_answer (done); together (waits for
+                as many as `faults.together` wants).
             method: of HTTP, or * for all.
             skip: so many requests pass first. chance: of each that matches.
         """
@@ -113,6 +129,10 @@ def _handler(port: int, faults: Faults) -> type[BaseHTTPRequestHandler]:
             """Quiet."""
 
         def _serve(self) -> None:
+            with faults.counted():
+                self._counted()
+
+        def _counted(self) -> None:
             kind, length = faults.pick(self.command, self.path), int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length // 2 if kind == "torn" else length)
             if kind == "slowdown":
@@ -133,6 +153,9 @@ def _handler(port: int, faults: Faults) -> type[BaseHTTPRequestHandler]:
                 time.sleep(_HANG_S)
                 self._drop()
                 return
+            if kind == "together":
+                with contextlib.suppress(threading.BrokenBarrierError):  # it is seen in the barrier
+                    faults.together.wait(_TOGETHER_S)
             upstream = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
             upstream.request(self.command, self.path, body, dict(self.headers))
             answer = upstream.getresponse()

@@ -18,7 +18,7 @@ import typer
 from jobs.benches import tree
 from jobs.benches.base import Figures
 
-_A_PAGE = 1000  # keys of an answer, as S3 gives them
+A_PAGE = 1000  # keys of an answer, as S3 gives them
 
 
 def listing(
@@ -80,8 +80,8 @@ def _handler(objects: int) -> type[BaseHTTPRequestHandler]:
                 self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
                 return
             first = int(asked.get("continuation-token", ["0"])[0])
-            count = min(int(asked.get("max-keys", [_A_PAGE])[0]), _A_PAGE, objects - first)
-            self._answer(200, _listed(first, count, objects))
+            count = min(int(asked.get("max-keys", [A_PAGE])[0]), A_PAGE, objects - first)
+            self._answer(200, listed(first, count, objects))
 
         def _answer(self, status: int, body: bytes) -> None:
             self.send_response(status)
@@ -94,10 +94,11 @@ def _handler(objects: int) -> type[BaseHTTPRequestHandler]:
     return Lister
 
 
-def _listed(first: int, count: int, objects: int) -> bytes:
+def listed(first: int, count: int, objects: int, size: int = 60_000) -> bytes:
+    """An answer of S3's that lists `count` keys from number `first` on."""
     keys = "".join(
         f"<Contents><Key>flat/document-{number:09d}.pdf</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
-        f"<ETag>&quot;{number:032x}&quot;</ETag><Size>60000</Size><StorageClass>STANDARD</StorageClass></Contents>"
+        f"<ETag>&quot;{number:032x}&quot;</ETag><Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
         for number in range(first, first + count)
     )
     last = first + count
@@ -106,7 +107,7 @@ def _listed(first: int, count: int, objects: int) -> bytes:
     )  # fmt: skip
     return (
         '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
-        f"<Name>archive</Name><Prefix>flat/</Prefix><KeyCount>{count}</KeyCount><MaxKeys>{_A_PAGE}</MaxKeys>{more}{keys}"
+        f"<Name>archive</Name><Prefix>flat/</Prefix><KeyCount>{count}</KeyCount><MaxKeys>{A_PAGE}</MaxKeys>{more}{keys}"
         "</ListBucketResult>"
     ).encode()
 

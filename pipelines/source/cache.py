@@ -20,7 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
@@ -78,18 +78,31 @@ class DocumentCache:
         Raises:
             SourceUnreadable, SourceTooLarge
         """
-        with self._on_disk(), self._partial() as file:
-            self._transfer(uri, options, file)
-            doc_id, size = _digest(file)
-            path = self._path(doc_id)
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            os.replace(file.name, path)
-        with self._lock:
-            self._until_look -= size
-            due = self._until_look <= 0
-        if due:
-            self.evict()
-        return CachedDocument(doc_id, path, size)
+        with self.fetched(uri, options) as found:
+            return found
+
+    @contextmanager
+    def fetched(self, uri: str, options: Mapping[str, Any]) -> Iterator[CachedDocument]:
+        """As `fetch`; while the context lasts it is not evicted.
+
+        Raises:
+            SourceUnreadable, SourceTooLarge
+        """
+        with ExitStack() as held:
+            with self._on_disk():
+                file = held.enter_context(self._partial())
+                self._transfer(uri, options, file)
+                doc_id, size = _digest(file)
+                path = self._path(doc_id)
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                fcntl.flock(file, fcntl.LOCK_SH)  # as everybody's who uses it
+                os.replace(file.name, path)
+            with self._lock:
+                self._until_look -= size
+                due = self._until_look <= 0
+            if due:
+                self.evict()
+            yield CachedDocument(doc_id, path, size)
 
     @contextmanager
     def use(self, doc_id: str, uri: str, options: Mapping[str, Any]) -> Iterator[Path]:
@@ -117,10 +130,14 @@ class DocumentCache:
             if held is not None:
                 return held
             with _exclusive(path.with_name(f"{path.name}.lock")):  # one GET a node: the others wait and find it
-                if not path.exists():
-                    found = self.fetch(uri, options)
+                if path.exists():
+                    continue
+                with self.fetched(uri, options) as found:
                     if found.doc_id != path.name:
                         raise SourceChanged(f"{public(uri)} now holds document {found.doc_id[:12]}, not {path.name[:12]}")
+                    # before it may be evicted: one that is larger than the whole cache would be at once
+                    if (held := _open_shared(path)) is not None:
+                        return held
 
     @property
     def requests(self) -> Counter[str]:

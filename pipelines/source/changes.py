@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.schema import Probe
@@ -118,12 +120,22 @@ ORDER BY d.doc_id
 """
 
 
+# the first quarter of each document's id that the ledger knows, as a number
+_QUARTERS = """
+SELECT DISTINCT TRY_CAST('0x' || doc_id[1:16] AS UBIGINT) AS quarter
+FROM (SELECT doc_id FROM doc_state UNION ALL SELECT doc_id FROM known) WHERE quarter IS NOT NULL
+"""
+
+
 class ChangeDetector:
     """Compares batches of a listing with a ledger snapshot, and remembers what was listed for `vanished`."""
 
     def __init__(self, state: LedgerState) -> None:
         self._con = state.con
         self._con.execute(_SETUP)
+        quarters = self._con.sql(_QUARTERS).to_arrow_table().column("quarter")
+        # most documents that are asked for are new: 3 us tell that, a query 0.6 ms
+        self._quarters: npt.NDArray[np.uint64] = np.sort(quarters.to_numpy())
         self.counts: dict[Verdict, int] = dict.fromkeys(Verdict, 0)
         self.listed_bytes = 0
 
@@ -184,6 +196,8 @@ class ChangeDetector:
     def document(self, doc_id: str) -> tuple[int, int | None, int, int | None, str, bool] | None:
         """(newest revision, open revision, retryable, page count, options of the newest, whether only some of its pages were
         asked for so far) of a document that the ledger knows."""
+        if not self._may_know(doc_id):
+            return None
         found = "SELECT newest, open_revision, retryable, page_count, options, partial FROM doc_state WHERE doc_id = ?"
         # to the last row: a result that is not finished blocks the connection (DuckDB 2)
         rows = self._con.execute(found, [doc_id]).fetchall()
@@ -191,6 +205,8 @@ class ChangeDetector:
 
     def opened(self, doc_id: str) -> Probe | None:
         """What opening a document told when another URI brought it, or None."""
+        if not self._may_know(doc_id):
+            return None
         row = (
             self._con.cursor()
             .execute(  # a connection of its own: probing threads ask at any time
@@ -200,3 +216,9 @@ class ChangeDetector:
             .fetchone()
         )
         return None if row is None else Probe(row[0], row[1], None, tuple(row[2] or ()))
+
+    def _may_know(self, doc_id: str) -> bool:
+        """False: the ledger has no such document."""
+        quarter = np.uint64(int(doc_id[:16], 16))
+        found = int(np.searchsorted(self._quarters, quarter))
+        return found < len(self._quarters) and bool(self._quarters[found] == quarter)

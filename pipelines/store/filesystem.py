@@ -29,6 +29,7 @@ _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 8.0
 _WHOLE = 10  # times its time-out: a request with its body, however steadily bytes drip in
 _LEAST_RATE = 256 << 10  # bytes a second of a document, beyond that
+_CONNECTIONS = 256  # of one S3 client at most, opened as they are needed; its library's limit of 10 would hold back more requests
 TEMPORARY = ".pagemill-tmp-"  # how a file that is not whole yet begins its name
 
 
@@ -86,8 +87,11 @@ def open_filesystem(uri: str, options: Mapping[str, Any], timeout_s: float) -> t
     settings = dict(options)
     if uri.startswith(("s3://", "s3a://")):
         # retries are ours, counted and with jitter; botocore's own would multiply them
-        config = {"retries": {"total_max_attempts": 1}, "read_timeout": timeout_s, "connect_timeout": min(10, timeout_s)}
-        settings = {"config_kwargs": config, "use_listings_cache": False, "skip_instance_cache": True} | settings
+        config = {
+            "retries": {"total_max_attempts": 1}, "read_timeout": timeout_s, "connect_timeout": min(10, timeout_s),
+            "max_pool_connections": _CONNECTIONS,
+        } | settings.get("config_kwargs", {})  # fmt: skip
+        settings = {"use_listings_cache": False, "skip_instance_cache": True} | settings | {"config_kwargs": config}
         if "AWS_ENDPOINT_URL" in os.environ:
             settings.setdefault("endpoint_url", os.environ["AWS_ENDPOINT_URL"])
     try:

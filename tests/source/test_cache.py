@@ -72,6 +72,22 @@ def test_the_limit_holds_but_for_what_is_in_use(tmp_path: Path) -> None:
     assert cache.requests["get"] == 5
 
 
+def test_a_document_larger_than_the_whole_cache_is_fetched_once_to_be_used(tmp_path: Path) -> None:
+    """Not again and again, evicted each time before anybody holds it."""
+    doc_id, uri = write(tmp_path / "a", b"x" * (1 << 20))
+    cache = DocumentCache(tmp_path / "cache", 0.25 / 1024)
+    using = threading.Thread(target=lambda: cache.use(doc_id, uri, {}).__enter__(), daemon=True)
+    using.start()
+    using.join(30)
+    assert not using.is_alive()
+    assert cache.requests["get"] == 1
+    with cache.fetched(uri, {}) as found:
+        cache.evict()
+        assert found.path.stat().st_size == 1 << 20
+    cache.evict()
+    assert not found.path.exists()
+
+
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     script = (
         "import os, sys; from pathlib import Path; from pipelines.source.cache import DocumentCache\n"

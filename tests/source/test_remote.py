@@ -11,6 +11,7 @@ from pipelines.source import remote
 from pipelines.source.cache import DocumentCache
 from pipelines.source.listing import look
 from pipelines.source.remote import RemoteSource, RemoteSources
+from pipelines.store.filesystem import open_filesystem
 from pipelines.store.objects import ObjectStore
 from tests.s3server import S3
 from tests.source.test_web import LIMITS, served
@@ -40,6 +41,17 @@ def test_one_bucket_that_is_opened_in_two_ways(s3: S3, tmp_path: Path) -> None:
     cache.fetch(f"{bucket}/canary", s3.options())
     assert len(s3.faults.seen) == seen  # not by the way in which the source is reached
     assert cache.requests == {"get": 2}
+
+
+def test_settings_of_a_users_own_add_to_ours(s3: S3) -> None:
+    """One about addresses must not bring back the library's retries, which would multiply ours, or its ten connections."""
+    own = {"s3": {"addressing_style": "path"}, "connect_timeout": 3}
+    filesystem, _ = open_filesystem(s3.bucket(), s3.options() | {"config_kwargs": own}, 7)
+    filesystem.connect()
+    config = filesystem.s3.meta.config
+    assert (config.s3["addressing_style"], config.connect_timeout, config.read_timeout) == ("path", 3, 7)
+    assert config.retries["total_max_attempts"] == 1
+    assert config.max_pool_connections > 32
 
 
 def test_other_stores_have_a_client_a_bucket_and_few_at_a_time() -> None:
