@@ -188,6 +188,7 @@ class PageWork:
     blocks: list[Block] = field(default_factory=list)
     crops: list[Crop] = field(default_factory=list)  # of vision-language models: from `crop` to `finish`
     answers: list[Answer | None] = field(default_factory=list)  # one a crop; None: not asked yet
+    patches: int = 0  # that the model's vision tower took of its crops
     kept: Kept | None = None  # its reading before this one, of which only some blocks are read again
     fingerprint: str = ""  # with which most of it was read; "": as its span
     cuts: list[tuple[tuple[int, int, int, int], Pixels]] = field(default_factory=list)  # pixels of figures, by box

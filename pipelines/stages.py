@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from pipelines.config import Config
 from pipelines.errors import EngineGone, PagemillError, as_named
+from pipelines.observe.cards import CardUsage
 from pipelines.observe.log import EventLog, configure
 from pipelines.observe.quality import Quality, certainty, quality_of
 from pipelines.recognize.engines import Identity, form_of, is_vision, load_vision
@@ -70,6 +71,7 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
     idle: Counter[str] = field(default_factory=Counter)  # by pool of actors: seconds between two calls
     requests: Counter[str] = field(default_factory=Counter)
+    cards: dict[str, CardUsage] = field(default_factory=dict)  # by node and card: samples since the last call
     slowest: tuple[float, str, int, str] | None = None  # (seconds, doc_id, page, uri) of the slowest page
     doubtful: tuple[float, str, int, str] | None = None  # (certainty 0..1, ...) of the page read least surely
     document_seconds: Counter[str] = field(default_factory=Counter)  # by doc_id, over all stages

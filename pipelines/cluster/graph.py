@@ -23,12 +23,14 @@ import pyarrow as pa
 import ray
 from ray.data.block import BlockMetadata
 
+from pipelines.cluster.card_watch import CardWatch
 from pipelines.cluster.cards import Cards
 from pipelines.cluster.feed import read_feed
 from pipelines.cluster.pools import Pool, object_store_mib
 from pipelines.cluster.ray_private import FAR_AHEAD, read_no_pickles, watch_steps
 from pipelines.config import Config
 from pipelines.errors import ConfigError, EngineGone, EngineUnavailable, PagemillError
+from pipelines.observe.cards import merge_cards
 from pipelines.schema import Span, SpanWork
 from pipelines.stages import Chain, Lost, Outcome, Site, begin, named_error, stage_names
 from pipelines.store.objects import ObjectStore
@@ -87,6 +89,7 @@ class Actor:
         self._name = ", ".join(names)
         self._first, self._last = names[0] == stages[0], names[-1] == stages[-1]
         self._idle_since: float | None = None
+        self._card = CardWatch.here()
         self._refused: PagemillError | None = None
         try:
             self._chain = Chain(names, site)
@@ -97,8 +100,13 @@ class Actor:
         starved = 0.0 if self._idle_since is None else time.perf_counter() - self._idle_since
         outcome = self._work(self._decode(table))
         outcome.idle[self._name] += starved  # type: ignore[assignment]
+        self._look_at_card(outcome)
         self._idle_since = time.perf_counter()
         return encode(outcome)
+
+    def _look_at_card(self, outcome: Outcome) -> None:
+        if self._card is not None:
+            merge_cards(outcome.cards, self._card.taken())
 
     def _decode(self, table: pa.Table) -> _Passing:
         if self._first:
@@ -118,8 +126,9 @@ class Actor:
             outcome.lost += before.lost
             outcome.requests += before.requests
             outcome.idle += before.idle
+            merge_cards(outcome.cards, before.cards)
             return outcome
-        passing = _Passing(lost=before.lost, seconds=before.seconds, requests=before.requests, idle=before.idle)
+        passing = _passed_on(before)
         try:
             passing.works = self._chain.through(before.works, passing.seconds)
         except Exception as error:  # goes on as lost: the driver decides
@@ -140,7 +149,7 @@ class EngineActor(Actor):
         if self._refused is not None or not before.works:
             yield encode(self._work(before))
             return
-        passing = _Passing(lost=before.lost, seconds=before.seconds, requests=before.requests, idle=before.idle)
+        passing = _passed_on(before)
         began = self._clock.enter()
         passing.idle[self._name] += self._clock.idle()  # type: ignore[assignment]
         try:
@@ -151,6 +160,7 @@ class EngineActor(Actor):
             passing.lost += [Lost(work.span, named_error(error)) for work in before.works]
         passing.seconds["recognize"] = self._clock.leave(began)
         passing.requests += self._chain.requests()
+        self._look_at_card(passing)
         yield encode(passing)
 
 
@@ -205,6 +215,11 @@ class _Passing(Outcome):
     """Between two pools: the works themselves instead of receipts."""
 
     works: list[SpanWork] = field(default_factory=list)
+
+
+def _passed_on(before: _Passing) -> _Passing:
+    """What the pools before have counted, without their works."""
+    return _Passing(lost=before.lost, seconds=before.seconds, requests=before.requests, idle=before.idle, cards=before.cards)
 
 
 _ROW = pa.schema([("payload", pa.large_binary()), ("arrays", pa.large_list(pa.large_binary()))])

@@ -104,6 +104,13 @@ def _sentences(shown: Mapping[str, Any]) -> list[str]:
     return found
 
 
+_PER_PAGE = (
+    ("Tokens a page", "tokens", "that the model said, all tries together"),
+    ("Crops a page", "crops", "that it was asked about"),
+    ("Patches a page", "patches", "of their pictures, as the vision tower takes them"),
+)
+
+
 def _figures(shown: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """Name, value, unit, and what was measured."""
     quality = shown.get("quality") or {}
@@ -117,6 +124,10 @@ def _figures(shown: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     ]
     if first is not None:
         found.append(("First page after", clock(first), "", "from the start of the command to the first commit"))
+    pages = sum(shown["pages"].values())
+    for name, key, words in _PER_PAGE:
+        if pages and quality.get(key):
+            found.append((name, f"{quality[key] / pages:,.0f}", "", words))
     if blocks:
         found.append(("Blocks", f"{blocks:,}", "", "regions that were read, with their provenance"))
     if sure is not None:

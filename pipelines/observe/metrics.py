@@ -36,6 +36,7 @@ BLOCKS = Metric("blocks", "counter", "blocks read, by where their text came from
 BLOCK_ERRORS = Metric("block_errors", "counter", "blocks that could not be read well, by code", "code")
 CHARACTERS = Metric("characters", "counter", "characters read, by where they came from", "source")
 CROPS = Metric("crops", "counter", "blocks that a vision-language model answered for")
+PATCHES = Metric("patches", "counter", "patches of their pictures, where a model in process read them")
 TOKENS = Metric("tokens", "counter", "output tokens of the model, all tries together")
 TOKENS_SAVED = Metric("tokens_saved", "counter", "tokens of the allowance left when a looping answer was cut")
 STAGE_SECONDS = Metric("stage_seconds", "counter", "seconds that workers spent in each stage, summed over workers", "stage")
@@ -49,7 +50,8 @@ GPU_POWER = Metric("gpu_power_watts", "gauge", "of each card of the driver's nod
 GRAPHS = Metric("graphs", "counter", "Ray Data graphs started: 1 unless one died")
 
 METRICS = (
-    PAGES, FAILURES, DOCUMENTS, SOURCE_ERRORS, LISTED, PLANNED, WAITING, WORKERS, BLOCKS, BLOCK_ERRORS, CHARACTERS, CROPS, TOKENS,
+    PAGES, FAILURES, DOCUMENTS, SOURCE_ERRORS, LISTED, PLANNED, WAITING, WORKERS, BLOCKS, BLOCK_ERRORS, CHARACTERS, CROPS,
+    PATCHES, TOKENS,
     TOKENS_SAVED, STAGE_SECONDS, POOL_PRESENT, POOL_STARVED, POOL_BLOCKED, REQUESTS, GRAPHS,
     GPU_BUSY, GPU_MEMORY, GPU_POWER,
 )  # fmt: skip
@@ -77,7 +79,7 @@ def values(summary: Summary, cards: Sequence[CardUse] = ()) -> Iterator[tuple[Me
     planned = shown["planned_pages"]
     for metric, value in (
         (PLANNED, planned), (WAITING, planned - sum(shown["pages"].values())), (WORKERS, shown["workers"]),
-        (GRAPHS, shown["graphs"]), (CROPS, quality["crops"]), (TOKENS, quality["tokens"]),
+        (GRAPHS, shown["graphs"]), (CROPS, quality["crops"]), (PATCHES, quality["patches"]), (TOKENS, quality["tokens"]),
         (TOKENS_SAVED, quality["tokens_saved"]),
     ):  # fmt: skip
         yield metric, "", float(value)

@@ -26,6 +26,7 @@ class Quality:
     flags: Counter[str] = field(default_factory=Counter)  # pages by flag
     block_errors: Counter[str] = field(default_factory=Counter)  # blocks by error code
     crops: int = 0  # blocks that a vision-language model answered for
+    patches: int = 0  # of their pictures, 14 x 14 pixels each, where a model in process read them
     tokens: int = 0  # its output tokens, all tries together
     tokens_saved: int = 0
     confidence: list[int] = field(default_factory=lambda: [0] * BINS)
@@ -33,6 +34,7 @@ class Quality:
 
     def add(self, page: PageWork) -> None:
         self.flags.update(set(page.flags))
+        self.patches += page.patches
         for block in page.blocks:
             self.labels[block.label] += 1
             self.sources[block.source] += 1
@@ -51,7 +53,7 @@ class Quality:
     def merge(self, other: Quality) -> None:
         for name in ("labels", "sources", "characters", "flags", "block_errors"):
             getattr(self, name).update(getattr(other, name))
-        for name in ("crops", "tokens", "tokens_saved"):
+        for name in ("crops", "patches", "tokens", "tokens_saved"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("confidence", "agreement"):
             mine, theirs = getattr(self, name), getattr(other, name)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipelines.observe.cards import CardUsage, merge_cards
 from pipelines.observe.quality import Quality
 from pipelines.observe.sample import Sampler
 from pipelines.schema import SpanReceipt
@@ -92,6 +93,7 @@ class Summary:
     pools: dict[str, Pool] = field(default_factory=dict)  # of actors, by the stages that they hold
     workers: int = 0
     requests: Counter[str] = field(default_factory=Counter)  # get, put ... of all processes; source_get ... of SOURCE
+    cards: dict[str, CardUsage] = field(default_factory=dict)  # by node and card, while its actors worked
     graphs: int = 0  # 1 unless one died
     memory_kills: Counter[str] = field(default_factory=Counter)  # workers that Ray's memory monitor ended, by node
     first_commit_s: float | None = None  # from the start of the command to the first committed page
@@ -134,6 +136,7 @@ class Summary:
             for name, seconds in outcome.idle.items():
                 self.pools.setdefault(name, Pool()).idle += seconds
             self.requests.update(outcome.requests)
+            merge_cards(self.cards, outcome.cards)
             self.quality.merge(outcome.quality)
             self._document_seconds.update(outcome.document_seconds)
             if outcome.slowest is not None:
@@ -207,6 +210,7 @@ class Summary:
         with self._lock:
             shown = {name: value for name, value in vars(self).items() if not name.startswith("_") and name != "sampler"}
             shown = {name: dict(value) if isinstance(value, Counter) else value for name, value in shown.items()}
+            shown["cards"] = [usage.as_dict(name) for name, usage in sorted(self.cards.items())]
             pools = self._pools_now()
             shown["pools"] = [self._pool(name, pool) for name, pool in pools.items()]
             blocked = sum(min(pool.idle, pool.held) for pool in pools.values())

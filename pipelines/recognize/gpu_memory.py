@@ -112,6 +112,19 @@ class CardUse:
 
 def cards_in_use() -> list[CardUse]:
     """Every card of this machine; none where there is no driver, or no NVML."""
+    return _asked(lambda nvml: [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())])
+
+
+def card_in_use(card: str) -> CardUse | None:
+    """One card, an index or a UUID; None where nothing answers for it."""
+    by_index = card.isdecimal()
+    found = _asked(
+        lambda nvml: [nvml.nvmlDeviceGetHandleByIndex(int(card)) if by_index else nvml.nvmlDeviceGetHandleByUUID(card)]
+    )
+    return found[0] if found else None
+
+
+def _asked(handles: Callable[[Any], list[Any]]) -> list[CardUse]:
     try:
         import pynvml
 
@@ -119,21 +132,23 @@ def cards_in_use() -> list[CardUse]:
     except Exception:  # no library, no driver, no card: nothing to tell
         return []
     try:
-        found = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            name = pynvml.nvmlDeviceGetName(handle)
-            found.append(
-                CardUse(
-                    f"{index} {name if isinstance(name, str) else name.decode()}",
-                    float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu),
-                    int(pynvml.nvmlDeviceGetMemoryInfo(handle).used),
-                    pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
-                )
-            )
-        return found
+        return [_use(pynvml, handle) for handle in handles(pynvml)]
     finally:
         pynvml.nvmlShutdown()
+
+
+def _use(nvml: Any, handle: Any) -> CardUse:
+    name = nvml.nvmlDeviceGetName(handle)
+    try:
+        watts = nvml.nvmlDeviceGetPowerUsage(handle) / 1000
+    except nvml.NVMLError_NotSupported:  # cards of some laptops
+        watts = 0.0
+    return CardUse(
+        f"{nvml.nvmlDeviceGetIndex(handle)} {name if isinstance(name, str) else name.decode()}",
+        float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+        int(nvml.nvmlDeviceGetMemoryInfo(handle).used),
+        watts,
+    )
 
 
 _SETTLING = 64 << 20  # growth of the free memory in a pause that says: something is still being freed

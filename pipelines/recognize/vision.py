@@ -133,6 +133,7 @@ class ReadCrops:
     async def _page(self, span: Span, page: PageWork) -> None:
         started = time.perf_counter()
         asked = [index for index, answer in enumerate(page.answers) if answer is None]
+        page.patches += sum(len(packed.patches) for index in asked if (packed := page.crops[index].packed) is not None)
         answers = await asyncio.gather(*(self._crop(span, page, page.crops[index]) for index in asked))
         for index, answer in zip(asked, answers, strict=True):
             page.answers[index] = answer

@@ -30,7 +30,7 @@ def figures() -> Summary:
     quality.sources.update(pixels=15, text_layer=16)
     quality.characters.update(pixels=1700, text_layer=1800)
     quality.block_errors.update(CROP_TIMEOUT=19)
-    quality.crops, quality.tokens, quality.tokens_saved = 20, 2100, 2200
+    quality.crops, quality.tokens, quality.tokens_saved, quality.patches = 20, 2100, 2200, 2300
     summary.graph_started({"rasterize, layout, recognize": 2}, {"rasterize, layout, recognize": 3.0})
     summary.pools["rasterize, layout, recognize"] = Pool(idle=8.0)
     return summary

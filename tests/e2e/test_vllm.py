@@ -81,6 +81,9 @@ def test_a_document_through_ray_and_vllm(driver: Driver, tmp_path: Path) -> None
     assert "<td>340</td>" in markdown
     report = json.loads(next(Path(output).glob("runs/*/report.json")).read_text())
     assert ["recognize"] in [pool["stages"] for pool in report["pools"]]
+    quality = report["quality"]
+    assert quality["crops"] == 3 * 11
+    assert quality["patches"] >= 4 * quality["crops"]  # a merged token of four is the least that a picture has
 
 
 def test_an_engine_killed_in_mid_run_loses_nothing(driver: Driver, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import ExitCode
+from pipelines.observe.cards import CardUsage
 from pipelines.observe.figures import clock, curve, histogram, share_from, slices, worker_time
 from pipelines.observe.html import render
 from pipelines.observe.report import report_dict
@@ -72,3 +73,17 @@ def test_a_run_without_anything_has_a_report(status: str) -> None:
     assert ("Nothing was left to do" in html) == (status == "nothing_to_do")
     assert 'id="pages"' not in html
     assert 'id="failures"' not in html
+
+
+def test_the_report_has_what_a_card_did_and_a_page_cost() -> None:
+    summary = Summary("run", "/in", "/out", "f" * 16, {})
+    summary.pages.update(ok=10)
+    summary.cards["node7 0 <b>card</b>"] = CardUsage(2, 150.0, 1000.0, 3 << 30)
+    summary.quality.tokens, summary.quality.crops, summary.quality.patches = 13_700, 137, 124_500
+    page = render(report_dict(summary, ExitCode.OK), [], "")
+    assert "node7 0 &lt;b&gt;card&lt;/b&gt;" in page
+    assert "75 % busy" in page
+    assert "500 W" in page
+    assert "at most 3.0 GiB used" in page
+    for name, value in (("Tokens a page", "1,370"), ("Crops a page", "14"), ("Patches a page", "12,450")):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in page

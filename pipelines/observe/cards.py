@@ -1,0 +1,42 @@
+"""What the cards of a run did while it ran: sums over samples, from every node, merged by the driver.
+
+Invariant: pure; a mean is over samples that were taken, and several actors on one card, which all sample it, do not change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class CardUsage:
+    """Samples of one card."""
+
+    samples: int = 0
+    busy: float = 0.0  # sum of percent
+    watts: float = 0.0  # sum
+    used: int = 0  # bytes, the most
+
+    def add(self, busy: float, watts: float, used: int) -> None:
+        self.merge(CardUsage(1, busy, watts, used))
+
+    def merge(self, other: CardUsage) -> None:
+        self.samples += other.samples
+        self.busy += other.busy
+        self.watts += other.watts
+        self.used = max(self.used, other.used)
+
+    def as_dict(self, name: str) -> dict[str, Any]:
+        count = max(1, self.samples)
+        return {
+            "card": name, "samples": self.samples, "busy_percent": round(self.busy / count, 1),
+            "watts": round(self.watts / count, 1), "used_bytes": self.used,
+        }  # fmt: skip
+
+
+def merge_cards(mine: dict[str, CardUsage], theirs: Mapping[str, CardUsage]) -> None:
+    """Adds usage by the cards' names."""
+    for name, usage in theirs.items():
+        mine.setdefault(name, CardUsage()).merge(usage)
