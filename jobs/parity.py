@@ -111,10 +111,11 @@ def _page(vector: Vector) -> Any:
     asks = make_plan(regions, *_PAGE, options).asks
     white = np.full((_PAGE[1], _PAGE[0], 3), 255, np.uint8)
     asked = [[PROMPTS[ask.task], list(picture(white, ask, regions, options).shape[:2])] for ask in asks]
-    answers = {ask.regions[0]: said[2] for ask, said in zip(asks, vector["vlm"], strict=False)}
+    said = vector.get("vlm", [])  # none where the official code raised
+    answers = {ask.regions[0]: answer for ask, (*_, answer) in zip(asks, said, strict=False)}
     page = official_page(regions, answers, *_PAGE, options)
     return {
-        "vlm": [[*question, said[2]] for question, said in zip(asked, vector["vlm"], strict=False)],
+        "vlm": [[*question, answer] for question, (*_, answer) in zip(asked, said, strict=False)],
         "asked": len(asked),
         "blocks": block_records(page, options),
         "md": page_markdown(page, options, pretty=True, numbers=False),
@@ -160,8 +161,8 @@ def hold(file: Path) -> Held:
     assert held.differing is not None
     for number, vector in _vectors(file):
         held.total += 1
-        wanted = _page_wanted(vector) if held.name == "page_end_to_end" and "vlm" in vector else vector.get("out")
-        raised = isinstance(wanted, dict) and "__exc__" in wanted
+        wanted = _page_wanted(vector) if held.name == "page_end_to_end" and "md" in vector else vector.get("out")
+        raised = "__exc__" in vector or (isinstance(wanted, dict) and "__exc__" in wanted)
         try:
             got = KINDS[held.name](vector)
         except Exception as error:  # a mismatch like any other

@@ -37,6 +37,15 @@ def test_a_mismatch_ends_with_one_and_names_it(tmp_path: Path) -> None:
     assert "unheard_of.jsonl: unknown kind" in done.stderr
 
 
+@pytest.mark.parametrize("told", [{"out": {"__exc__": "IndexError"}}, {"__exc__": "IndexError", "vlm": []}])
+def test_a_page_over_which_the_official_code_raised_needs_a_page_of_ours(tmp_path: Path, told: dict[str, object]) -> None:
+    options = dict.fromkeys(("use_chart_recognition", "use_seal_recognition", "use_ocr_for_image_block"), False)
+    vector = {"raw": [[21.0, 0.9, 10.0, 10.0, 500.0, 300.0, 0.0]], "opts": options | {"merge_layout_blocks": True}}
+    (tmp_path / "page_end_to_end.jsonl").write_text(json.dumps(vector | told) + "\n", "utf-8")
+    held = hold(tmp_path / "page_end_to_end.jsonl")
+    assert (held.declared, held.matched, held.total, held.differing) == (1, 0, 1, [])
+
+
 def test_clean_tables_need_no_strictness() -> None:
     """A table without empty `<fcel>` is read the same with and without the official mistakes."""
     lines = (VECTORS / "otsl_to_html_clean.jsonl").read_text("utf-8").splitlines()
