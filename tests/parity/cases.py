@@ -29,10 +29,21 @@ _SPOTS = [
     f"<|TEXT_START|>open{''.join(_EIGHT)}",
     f"<|TEXT_START|>a<|TEXT_END|><|LOC_BEGIN|>{''.join(_EIGHT[:5])}<|LOC_END|>tail",
     f"<|TEXT_START|>a<|TEXT_END|>b<|LOC_BEGIN|>{''.join(_EIGHT)}<|LOC_END|>" * 2,
+    f"far<|TEXT_START|>a<|TEXT_END|><|LOC_BEGIN|>{''.join(_EIGHT[:7])}<|LOC_12345678901|><|LOC_END|>",
     "x\ny" + "<|LOC_1000|>" * 9 + "<|LOC_0|>" * 8 + "<|LOC_12345|>" * 8,
     f"  {''.join(_EIGHT)} {' '.join(_EIGHT)}",
     "",
 ]
+# what answers are put together of at random: pieces that mean something to one of the steps behind the model
+_PIECES = [
+    "\\(", "\\)", "\\[", "\\]", "\\[\\[", "\\]\\]", "$", "$$", "\\$", "x=1", " ", "\n", "-\n", "\n\n", "a", "1.2", "(3)",
+    "I. ", "Abstract", "摘要", "References", "参考文献", "[F2]", "[F3]", "<table>", "<td>", "<th>", "<html>", "</body>",
+    "|", "#", "...", "&amp;", "<", "一、", "（1）", "\r\n", "\t", "\u2028", "\u3000", "٣", "Ⅳ", "İ", "ß", "\u200b",
+    "😀", "'", '"', "*", "_", "`",
+]  # fmt: skip
+_MARKS = [
+    "<|TEXT_START|>", "<|TEXT_END|>", "<|LOC_BEGIN|>", "<|LOC_END|>", "a", " b\n", "\n\n", "<|LOC_|>", "<|LOC_x|>", "<|LOC_-1|>",
+]  # fmt: skip
 _CELLS = ["a", "12.5", "x & y", " sp ", "多行\n文本", "<i>", "[F2]", "[F3]", "[F22]", "[F7]", "-", '"q"']
 _V15_LABELS = [3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 22, 22, 22, 23, 24, 0, 1, 2, 4, 21, 14]
 
@@ -173,15 +184,34 @@ def _rows(rng: random.Random, width: int, height: int) -> list[list[float]]:
 
 
 def _answers(rng: random.Random) -> dict[str, list[str]]:
-    texts = [rng.choice(_TEXTS) for _ in range(30)]
     return {
-        "OCR:": texts,
-        "Formula Recognition:": [rng.choice(_FORMULAS) for _ in range(8)],
-        "Chart Recognition:": [rng.choice(_CHARTS) for _ in range(8)],
-        "Seal Recognition:": [rng.choice(_TEXTS) for _ in range(8)],
-        "Spotting:": [rng.choice(_SPOTS) for _ in range(4)],
+        "OCR:": [_said(rng, _TEXTS) for _ in range(30)],
+        "Formula Recognition:": [_said(rng, _FORMULAS) for _ in range(8)],
+        "Chart Recognition:": [_said(rng, _CHARTS) for _ in range(8)],
+        "Seal Recognition:": [_said(rng, _TEXTS) for _ in range(8)],
+        "Spotting:": [_spotted(rng) for _ in range(4)],
         "Table Recognition:": [_table(rng) for _ in range(8)],
     }
+
+
+def _said(rng: random.Random, known: list[str]) -> str:
+    return rng.choice(known) if rng.random() < 0.7 else "".join(rng.choice(_PIECES) for _ in range(rng.randrange(10)))
+
+
+def _spotted(rng: random.Random) -> str:
+    """A known answer, or marks, texts and places in any order, some of them incomplete."""
+    if rng.random() < 0.4:
+        return rng.choice(_SPOTS)
+
+    def places(count: int) -> str:
+        return "".join(f"<|LOC_{rng.choice((0, 1, 7, 333, 999, 1000, 123456, '007', '٣', 9999999999))}|>" for _ in range(count))
+
+    def part() -> str:
+        if rng.random() < 0.4:
+            return f"<|TEXT_START|>{_said(rng, _TEXTS)}<|TEXT_END|><|LOC_BEGIN|>{places(8)}<|LOC_END|>"
+        return rng.choice((rng.choice(_MARKS), places(rng.choice((1, 7, 8, 9, 16)))))
+
+    return "".join(part() for _ in range(rng.randrange(9)))
 
 
 def _table(rng: random.Random) -> str:
