@@ -13,7 +13,7 @@ import pickle
 import sys
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -23,6 +23,7 @@ import pyarrow as pa
 import ray
 from ray.data.block import BlockMetadata
 
+from pipelines.cluster.aside import Aside
 from pipelines.cluster.card_watch import CardWatch
 from pipelines.cluster.cards import Cards
 from pipelines.cluster.feed import read_feed
@@ -42,6 +43,7 @@ _FULL = (
     "Ray's object store is full, and so is the disk that it spills to: give either more room (ray.object_store_mib; "
     "RAY_object_spilling_directory, of a private cluster), or let fewer pages be in a block (ray.block_pages, source.span_pages)"
 )
+_LONGEST_END_S = 60.0
 
 
 class GraphDied(Exception):
@@ -259,25 +261,33 @@ def run_graph(
 
     Args:
         held: filled, while the graph runs, with the seconds during which each pool was held back by what follows it.
-        is_over: asked some ten times a second; True ends the graph, also while nothing comes out of it.
+        is_over: asked some ten times a second, in threads of any kind; True ends the graph, also while nothing comes out of
+            it, and without a wait for Ray.
         cards: says which card an actor gets; None: Ray chooses.
 
     Raises:
         GraphDied
     """
     config = site.config.ray
-    context = _settings(site.config, object_store_mib(site.config, pools))
-    held_by_number = watch_steps(context, len(pools), lambda: _end_when(is_over))
-    rows = planned(site, folder)
-    # a run of one block cannot use two actors: nothing that a user could change
-    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
-    for pool in pools:
-        given_out = None if cards is None else cards.given_out(pool)
-        rows = _through(rows, pool, site, config.task_retries if retries is None else retries, given_out)
-    try:
+
+    def outcomes() -> Iterator[Outcome]:
+        rows = planned(site, folder)
+        # a run of one block cannot use two actors: nothing that a user could change
+        warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
+        for pool in pools:
+            given_out = None if cards is None else cards.given_out(pool)
+            rows = _through(rows, pool, site, config.task_retries if retries is None else retries, given_out)
         for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            held.update({pools[number].name: seconds for number, seconds in list(held_by_number.items())})
             yield decode(batch)
+
+    aside = Aside(outcomes)
+    context = _settings(site.config, object_store_mib(site.config, pools))
+    held_by_number = watch_steps(context, len(pools), lambda: _end_when(is_over() or aside.left.is_set()))
+    try:
+        for outcome in aside.items(is_over):
+            held.update({pools[number].name: seconds for number, seconds in list(held_by_number.items())})
+            yield outcome
+        _end_when(is_over())
     except (
         ray.exceptions.RayError,
         ray.data.exceptions.UserCodeException,
@@ -287,7 +297,10 @@ def run_graph(
         full = isinstance(error, (ray.exceptions.OutOfDiskError, ray.exceptions.ObjectStoreFullError))
         raise GraphDied(_FULL if full else f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}", full) from error
     finally:
-        held.update({pools[number].name: seconds for number, seconds in held_by_number.items()})
+        aside.left.set()
+        if not is_over():  # else Ray may not answer any more, which the session knows
+            aside.join(_LONGEST_END_S)
+        held.update({pools[number].name: seconds for number, seconds in list(held_by_number.items())})
 
 
 def _through(
@@ -316,8 +329,8 @@ def _through(
     )
 
 
-def _end_when(is_over: Callable[[], bool]) -> None:
-    if is_over():
+def _end_when(over: bool) -> None:
+    if over:
         raise GraphDied("its driver cannot go on")
 
 

@@ -32,6 +32,8 @@ from ray.data._internal.execution.interfaces import ExecutionResources
 from ray.data._internal.execution.operators import actor_pool_map_operator
 from ray.data._internal.stats import _StatsManager
 
+from pipelines.cluster.aside import join_all
+
 # for a task that yields blocks: Ray itself lets it be two blocks ahead of the executor, which looks ten times a second, so that
 # no run could take in more than 20 a second (133 pages/s in blocks of 8, on a cluster of any size)
 FAR_AHEAD = {"_generator_backpressure_num_objects": -1}
@@ -183,17 +185,11 @@ def end_executions() -> None:
     Ray itself waits two seconds for the thread that schedules an execution. One that is slower, on a loaded machine or while a
     store fails, asks Ray after it was shut down, and Ray then ends the process on the spot: exit code 1 and not a word.
     """
+    join_all(_LONGEST_END_S)
     for thread in threading.enumerate():
         if isinstance(thread, streaming_executor.StreamingExecutor):
             thread.shutdown(force=True)
             thread.join(_LONGEST_END_S)
-
-
-def leave_executions(error: Exception) -> None:
-    """Raises `error` where results of Ray Data are read, from any thread, also while what schedules them waits for a head."""
-    for thread in threading.enumerate():
-        if isinstance(thread, streaming_executor.StreamingExecutor):
-            thread._output_node[1].mark_finished(error)
 
 
 def ended_for_memory() -> Counter[str]:

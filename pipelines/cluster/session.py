@@ -35,7 +35,6 @@ from pipelines.cluster.metrics import port_option
 from pipelines.cluster.pools import Pool
 from pipelines.cluster.ray_private import (
     end_executions,
-    leave_executions,
     own_signals,
     read_no_pickles,
     without_dashboard_process,
@@ -63,7 +62,7 @@ class Session:
         Args:
             object_store_mib: of a private cluster; None: Ray's own default, a share of the machine's memory.
             metrics_port: where a private cluster shows its metrics; None: where Ray likes.
-            lost: told, in a thread of its own, that the cluster's head is gone; graphs then end with the same error.
+            lost: told, in a thread of its own, that the cluster's head is gone; Ray does not answer then.
 
         Raises:
             ConfigError: no metrics can be shown here.
@@ -92,7 +91,7 @@ class Session:
             self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)) - (self._config.address is None))
         self.cpus, self.gpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("CPU", "GPU"))
         patience_s = _PATIENCE_PRIVATE_S if self._config.address is None else _PATIENCE_S
-        self._watch = HeadWatch(ray.get_runtime_context().gcs_address, patience_s, self._head_lost)
+        self._watch = HeadWatch(ray.get_runtime_context().gcs_address, patience_s, self._lost)
         self._watch.start()
         return self
 
@@ -100,10 +99,6 @@ class Session:
         """The cluster's cards for the actors of these pools, until the session ends."""
         self._cards = Cards(pools, self.gpus)
         return self._cards
-
-    def _head_lost(self, error: ClusterLost) -> None:
-        self._lost(error)
-        leave_executions(error)
 
     def _start(self) -> None:
         address = self._config.address

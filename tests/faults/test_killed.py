@@ -83,14 +83,16 @@ def test_the_raylet_of_a_private_cluster_dies(driver: Driver, source: Path, undi
 @pytest.mark.chaos
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("whose", ["private", "shared"])
+@pytest.mark.parametrize(("whose", "when"), [("private", "pages/*"), ("shared", "pages/*"), ("private", "runs/*/plan/*")])
 def test_the_head_of_a_cluster_dies(
-    driver: Driver, cluster: Callable[[int, int], Nodes], source: Path, undisturbed: pa.Table, tmp_path: Path, whose: str
-) -> None:
-    """The GCS, without which nothing can be scheduled: Ray would end the driver after a minute without a word."""
+    driver: Driver, cluster: Callable[[int, int], Nodes], source: Path, undisturbed: pa.Table, tmp_path: Path, whose: str,
+    when: str,
+) -> None:  # fmt: skip
+    """The GCS, without which nothing can be scheduled: Ray would end the driver after a minute without a word. It dies while
+    pages are read, or while Ray starts the graph, for which a plan is there."""
     output, nodes = str(tmp_path / "out"), cluster(1, 4) if whose == "shared" else None
     process = driver.start(str(source), output, settings=SLOW | {"ray.address": nodes.address if nodes else "null"})
-    wait_for(lambda: list(Path(output).glob("pages/*.parquet")), process, "the first part")
+    wait_for(lambda: list(Path(output).glob(when)), process, "what it was to die at")
     mine = psutil.Process(process.pid).children(recursive=True)
     (target,) = [nodes.head] if nodes else [child for child in mine if child.name() == "gcs_server"]
     agents = [child for child in mine if "Agent" in child.name()]  # they look for their raylet once in a while
