@@ -1,7 +1,8 @@
-"""Whether a cluster's head is still there, looked at all through a run.
+"""Whether a cluster's head, and the raylet of this node, are still there, looked at all through a run.
 
-Invariant: a head that is gone ends the run with `ClusterLost`, committed and reported. Ray itself waits for a minute in native
-code, with all that ask it anything, and then ends the driver on the spot: exit code 1 and not a word on the terminal (seen).
+Invariant: where one of them is gone the run ends with `ClusterLost`, committed and reported. Ray itself ends the driver on the
+spot, with exit code 1: a minute after a head is gone, in which it waits in native code with all that ask it anything, and not a
+word on the terminal; some 13 s after the raylet is (both seen).
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from pipelines.errors import ClusterLost
 
@@ -29,11 +31,20 @@ def listens(address: str) -> OSError | None:
         return error
 
 
-class HeadWatch:
-    """A thread of its own. Tells `lost` once, when nothing listened at `address` for `patience_s`."""
+@dataclass(slots=True, frozen=True)
+class End:
+    """A process of the cluster without which a driver cannot go on, and where it listens."""
 
-    def __init__(self, address: str, patience_s: float, lost: Callable[[ClusterLost], None], every_s: float = _EVERY_S) -> None:
-        self._address, self._patience_s, self._lost, self._every_s = address, patience_s, lost, every_s
+    name: str
+    address: str  # HOST:PORT
+    patience_s: float  # how long it may be away
+
+
+class HeadWatch:
+    """A thread of its own. Tells `lost` once, when nothing listened at one of the ends for as long as it may be away."""
+
+    def __init__(self, ends: Sequence[End], lost: Callable[[ClusterLost], None], every_s: float = _EVERY_S) -> None:
+        self._ends, self._lost, self._every_s = ends, lost, every_s
         self.gone = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="head", daemon=True)
@@ -46,14 +57,13 @@ class HeadWatch:
         self._thread.join()
 
     def _run(self) -> None:
-        since: float | None = None
+        since: dict[str, float] = {}  # by name: when an end was first not there
         while not self._stop.wait(self._every_s):
-            error = listens(self._address)
-            if error is None:
-                since = None
-                continue
-            since = since or time.monotonic()
-            if time.monotonic() - since >= self._patience_s:
-                self.gone = True
-                self._lost(ClusterLost(f"the head of the Ray cluster at {self._address} is gone: {error}"))
-                return
+            for end in self._ends:
+                error = listens(end.address)
+                if error is None:
+                    since.pop(end.name, None)
+                elif time.monotonic() - since.setdefault(end.name, time.monotonic()) >= end.patience_s:
+                    self.gone = True
+                    self._lost(ClusterLost(f"{end.name} at {end.address} is gone: {error}"))
+                    return

@@ -30,12 +30,13 @@ import ray
 import ray.data  # configures its logger when it is imported
 
 from pipelines.cluster.cards import Cards
-from pipelines.cluster.head import HeadWatch, listens
+from pipelines.cluster.head import End, HeadWatch, listens
 from pipelines.cluster.metrics import port_option
 from pipelines.cluster.pools import Pool
 from pipelines.cluster.ray_private import (
     end_executions,
     own_signals,
+    print_into,
     read_no_pickles,
     without_dashboard_process,
     without_idle_processes,
@@ -48,6 +49,7 @@ _MIB = 1 << 20
 # how long a head may be away. Nobody starts a private one again; a shared one may come back, but Ray ends its drivers after 60
 _PATIENCE_PRIVATE_S = 3.0
 _PATIENCE_S = 30.0
+_PATIENCE_RAYLET_S = 1.0  # a look that failed, and one more; Ray ends the driver soon
 _TASK_S = 180.0  # for the first worker of a loaded machine
 
 
@@ -62,7 +64,7 @@ class Session:
         Args:
             object_store_mib: of a private cluster; None: Ray's own default, a share of the machine's memory.
             metrics_port: where a private cluster shows its metrics; None: where Ray likes.
-            lost: told, in a thread of its own, that the cluster's head is gone; Ray does not answer then.
+            lost: told, in a thread of its own, that the cluster's head or this node's raylet is gone; Ray does not answer then.
 
         Raises:
             ConfigError: no metrics can be shown here.
@@ -79,7 +81,7 @@ class Session:
         self._diverted = ExitStack()
 
     def __enter__(self) -> Session:
-        self._diverted.enter_context(_native_stderr_in_file())
+        self._diverted.enter_context(_native_stderr_in_file(self._is_lost))
         _quiet()
         if not ray.is_initialized():
             if self._config.address is None:
@@ -91,7 +93,8 @@ class Session:
             self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)) - (self._config.address is None))
         self.cpus, self.gpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("CPU", "GPU"))
         patience_s = _PATIENCE_PRIVATE_S if self._config.address is None else _PATIENCE_S
-        self._watch = HeadWatch(ray.get_runtime_context().gcs_address, patience_s, self._lost)
+        head = End("the head of the Ray cluster", ray.get_runtime_context().gcs_address, patience_s)
+        self._watch = HeadWatch([head, *_raylets()], self._lost)
         self._watch.start()
         return self
 
@@ -129,13 +132,24 @@ class Session:
         with self._diverted:
             if self._watch is not None:
                 self._watch.stop()
-                if self._watch.gone:
-                    return  # Ray would wait for it; with this process its private cluster ends
+            if self._is_lost():
+                return  # Ray would wait for it; with this process its private cluster ends
             if self._cards is not None:
                 self._cards.give_back()
             if self._ours:
                 end_executions()
                 ray.shutdown()
+
+    def _is_lost(self) -> bool:
+        return self._watch is not None and self._watch.gone
+
+
+def _raylets() -> Iterator[End]:
+    """Ray's process on this node, which hands the driver its workers and its object store; none starts another one."""
+    here = ray.get_runtime_context().get_node_id()
+    for node in ray.nodes():
+        if node["NodeID"] == here:
+            yield End("Ray's raylet on this node", f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}", _PATIENCE_RAYLET_S)
 
 
 def _check_listens(address: str) -> None:
@@ -148,8 +162,14 @@ def _check_listens(address: str) -> None:
         raise ConfigError(f"ray.address={address}: {error}. Start a head there, or --set ray.address=null")
 
 
+def _log_path() -> str:
+    """Where what Ray's core says goes: what of it matters to a user, the run itself says in words."""
+    return os.path.join(tempfile.gettempdir(), f"pagemill-ray-{os.getuid()}.log")
+
+
 def _quiet() -> None:
-    """Ray Data's lines go to its own log file in the session's folder, not to the terminal."""
+    """Ray Data's lines go to its own log file in the session's folder, Ray's messages to `_log_path`, not to the terminal."""
+    print_into(_log_path())
     for name in ("ray", "ray.data"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.ERROR if name == "ray" else logging.INFO)
@@ -160,8 +180,12 @@ def _quiet() -> None:
 
 
 @contextmanager
-def _native_stderr_in_file() -> Iterator[None]:
-    """Lines that Ray's C++ core writes to file descriptor 2 go to a file; what Python prints still reaches the terminal."""
+def _native_stderr_in_file(stays: Callable[[], bool]) -> Iterator[None]:
+    """Lines that Ray's C++ core writes to file descriptor 2 go to a file; what Python prints still reaches the terminal.
+
+    Args:
+        stays: whether it is to be so afterwards too, because Ray was not shut down and still writes.
+    """
     try:
         if sys.stderr.fileno() != 2:
             yield
@@ -171,8 +195,7 @@ def _native_stderr_in_file() -> Iterator[None]:
         return
     sys.stderr.flush()
     before, terminal = sys.stderr, os.dup(2)
-    path = os.path.join(tempfile.gettempdir(), f"pagemill-ray-{os.getuid()}.log")
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    log = os.open(_log_path(), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     os.dup2(log, 2)
     os.close(log)
     sys.stderr = os.fdopen(terminal, "w", buffering=1)
@@ -180,9 +203,10 @@ def _native_stderr_in_file() -> Iterator[None]:
         yield
     finally:
         sys.stderr.flush()
-        os.dup2(terminal, 2)
-        sys.stderr.close()
-        sys.stderr = before
+        if not stays():
+            os.dup2(terminal, 2)
+            sys.stderr.close()
+            sys.stderr = before
 
 
 def start_local(cpus: int, object_store_mib: int) -> tuple[str, Callable[[], None]]:

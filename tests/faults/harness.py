@@ -88,9 +88,18 @@ def run_with_kills(
             process.kill()
             pytest.fail(f"the run hung after {kinds} died: {process.communicate()[0]}")
         assert kinds == ("driver",) or process.returncode == 0, out
+        assert not foreign_lines(out)
     code, out = driver.run(str(source), output, settings=SLOW | settings)
     assert code == 0, out
     return kills
+
+
+_OURS = ("pagemill: ", "pages ", "finished: ", "failed: ", "CLUSTER_LOST: ", "Markdown  ", "Parquet   ", "Report    ")
+
+
+def foreign_lines(out: str) -> list[str]:
+    """What is on a user's terminal beside what pagemill has to say: Ray's own messages, tracebacks, warnings."""
+    return [line for line in out.splitlines() if line and not line.startswith(_OURS)]
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], what: str, within_s: float = 200) -> None:
