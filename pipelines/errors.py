@@ -105,14 +105,15 @@ class Interrupted(TransientError):
 
 
 class ClusterLost(TransientError):
-    """Ray does not start, its head is gone, or it keeps ending its graphs without any result; what was read is committed."""
+    """Ray does not start, its head or the raylet of the driver's node is gone, or it keeps ending its graphs without any result;
+    what was read is committed."""
 
     code = "CLUSTER_LOST"
     exit_code = ExitCode.INTERRUPTED
 
 
 class EngineUnavailable(TransientError):
-    """The recognition engine cannot start (memory, model) or its server does not answer; nothing was read."""
+    """No worker can start (memory, model), or the engine's server does not answer; what was read before is committed."""
 
     code = "ENGINE_UNAVAILABLE"
     exit_code = ExitCode.ENGINE_UNAVAILABLE

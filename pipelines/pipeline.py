@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from pipelines.assemble.finalize import Finalizer
 from pipelines.books import Books
 from pipelines.canary import Canaries
+from pipelines.cluster.aside import Aside
 from pipelines.cluster.feed import Feed
 from pipelines.cluster.interpreter import check_interpreter
 from pipelines.cluster.pools import Pool, alone, blocks_ahead, plan_pools, private_store_mib, shares
@@ -83,6 +84,7 @@ class Run:
         self._feed: Feed | None = None  # of the graph that runs
         self._cards: Cards | None = None  # of the cluster, where there is one
         self._ended_for_memory: Callable[[], int] = lambda: 0  # workers, so far
+        self._starts: Callable[[], Callable[[Pool, int], None]] = lambda: lambda *_: None  # who hears which actors are up
         self._draining = False
         self._barren = 0  # graphs in a row that died without any outcome
         self._died_of = ""  # what the last of them said
@@ -195,7 +197,7 @@ class Run:
         self._give_up(self._lost)
 
     def _read_through_ray(self) -> None:
-        from pipelines.cluster.memory import MemoryWatch
+        from pipelines.cluster.memory import MemoryWatch, Starts
         from pipelines.cluster.metrics import Exporter
         from pipelines.cluster.session import Session
 
@@ -204,7 +206,8 @@ class Run:
             check_interpreter(config.layout.python)
         session = Session(config.ray, private_store_mib(config), config.observe.metrics_port, self._stop_with)
         with session, Exporter(self._summary), MemoryWatch(self._summary) as memory:
-            self._ended_for_memory = memory.look
+            self._ended_for_memory = lambda: next(Aside(lambda: [memory.look()]).items(self._is_over), 0)  # a head may be gone
+            self._starts = lambda: Starts(memory, self._summary, self._stop_with).seen
             self._summary.workers = session.workers
             pools = plan_pools(config, session.cpus, session.gpus, session.workers)
             self._cards = session.cards(pools)
@@ -236,7 +239,9 @@ class Run:
         started, held = time.monotonic(), dict[str, float]()
         self._summary.graph_started({pool.name: pool.size for pool in pools}, held)
         try:
-            graph = run_graph(self._site, feed.folder, pools, held, self._is_over, retries=retries, cards=self._cards)
+            graph = run_graph(
+                self._site, feed.folder, pools, held, self._is_over, retries=retries, cards=self._cards, up=self._starts()
+            )
             with closing(graph):  # what ends the loop early ends the graph
                 for outcome in graph:
                     self._barren = 0

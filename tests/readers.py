@@ -151,6 +151,17 @@ class HungryReader(EchoReader):
         time.sleep(60)
 
 
+class GluttonReader(HungryReader):
+    """Takes that memory to begin with, as one whose model is too large, in a worker of Ray's."""
+
+    name = "glutton"
+
+    def __init__(self, config: RecognizeConfig) -> None:
+        super().__init__(config)
+        if "RAY_RAYLET_PID" in os.environ:
+            self._eat(float(os.environ[MEMORY_THRESHOLD]))
+
+
 def memory_share() -> float:
     """What of the machine's memory is used, as Ray's monitor counts it."""
     memory = psutil.virtual_memory()

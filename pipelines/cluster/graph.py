@@ -255,7 +255,7 @@ def planned(site: Site, folder: str) -> ray.data.Dataset:
 
 def run_graph(
     site: Site, folder: str, pools: Sequence[Pool], held: dict[str, float], is_over: Callable[[], bool], *,
-    retries: int | None = None, cards: Cards | None = None,
+    retries: int | None = None, cards: Cards | None = None, up: Callable[[Pool, int], None] = lambda *_: None,
 ) -> Generator[Outcome, None, None]:  # fmt: skip
     """Runs what the feed in `folder` yields, until it ends; outcomes come in completion order.
 
@@ -264,6 +264,7 @@ def run_graph(
         is_over: asked some ten times a second, in threads of any kind; True ends the graph, also while nothing comes out of
             it, and without a wait for Ray.
         cards: says which card an actor gets; None: Ray chooses.
+        up: told as often, in a thread of Ray's, how many actors of each pool are up.
 
     Raises:
         GraphDied
@@ -282,7 +283,9 @@ def run_graph(
 
     aside = Aside(outcomes)
     context = _settings(site.config, object_store_mib(site.config, pools))
-    held_by_number = watch_steps(context, len(pools), lambda: _end_when(is_over() or aside.left.is_set()))
+    held_by_number = watch_steps(
+        context, len(pools), lambda: _end_when(is_over() or aside.left.is_set()), lambda number, count: up(pools[number], count)
+    )  # fmt: skip
     try:
         for outcome in aside.items(is_over):
             held.update({pools[number].name: seconds for number, seconds in list(held_by_number.items())})

@@ -162,16 +162,19 @@ def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def watch_steps(context: DataContext, pools: int, check: Callable[[], None]) -> dict[int, float]:
+def watch_steps(
+    context: DataContext, pools: int, check: Callable[[], None], up: Callable[[int, int], None]
+) -> dict[int, float]:  # fmt: skip
     """Makes the executions of a context add up, for each of its last `pools` operators, the seconds during which Ray held
     back its input or its output because what follows is not fast enough.
 
     Args:
         check: called at each step, some ten times a second also while nothing moves; what it raises ends the execution and
             is raised where its results are read.
+        up: told at each step, for each of those operators that has actors, how many of them are up.
     """
     held: dict[int, float] = defaultdict(float)
-    check = _OnlyHere(check)
+    check, up = _OnlyHere(check), _OnlyHere(up)
 
     class Watch(ExecutionCallback):
         def __init__(self) -> None:
@@ -188,6 +191,9 @@ def watch_steps(context: DataContext, pools: int, check: Callable[[], None]) -> 
             for number, operator in enumerate(list(executor._topology)[-pools:]):
                 if operator._in_task_output_backpressure or operator._in_task_submission_backpressure:
                     held[number] += now - self._last
+                for pool in operator.get_autoscaling_actor_pools():
+                    if pool.num_running_actors() or pool.num_pending_actors():  # else its work is done
+                        up(number, pool.num_running_actors() - pool.num_restarting_actors())
             self._last = now
 
     context.custom_execution_callback_classes = [Watch]
@@ -229,17 +235,17 @@ def ended_for_memory() -> Counter[str]:
 class _OnlyHere:
     """A call that stays in this process: Ray pickles a context, with its callbacks, for every worker."""
 
-    def __init__(self, call: Callable[[], None]) -> None:
+    def __init__(self, call: Callable[..., None]) -> None:
         self._call = call
 
-    def __call__(self) -> None:
-        self._call()
+    def __call__(self, *arguments: object) -> None:
+        self._call(*arguments)
 
-    def __reduce__(self) -> tuple[type[_OnlyHere], tuple[Callable[[], None]]]:
+    def __reduce__(self) -> tuple[type[_OnlyHere], tuple[Callable[..., None]]]:
         return _OnlyHere, (_nothing,)
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """What it is elsewhere."""
 
 

@@ -29,7 +29,10 @@ def test_a_block_of_several_documents_is_read_as_one(ray_address: str, tmp_path:
     feed.publish([spans[4:]])
     feed.end()
     with Session(config.ray, None):
-        outcomes = list(run_graph(site, "plan", [Pool(stage_names(config), cpus=0.5)], {}, lambda: False))
+        pool, up = Pool(stage_names(config), cpus=0.5), list[tuple[Pool, int]]()
+        outcomes = list(run_graph(site, "plan", [pool], {}, lambda: False, up=lambda *seen: up.append(seen)))
+    assert up[0] == (pool, 0)  # it starts
+    assert (pool, 1) in up
     found = sorted(sorted(names.index(receipt.doc_id) for receipt in outcome.receipts) for outcome in outcomes)
     assert found == [[0], [1, 2, 3], [4]], outcomes
     assert all(len({receipt.part for receipt in outcome.receipts}) == 1 for outcome in outcomes)

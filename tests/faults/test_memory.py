@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import pagemill
+from pipelines.observe.summary import MEMORY_HINT
 from pipelines.store.audit import audit
 from tests.builders import pdf_bytes
 from tests.conftest import Driver, inline
@@ -68,4 +69,24 @@ def test_a_page_that_takes_all_memory_each_time_ends_and_says_why(tmp_path: Path
     (lost,) = [row for row in rows if row["state"] != "ok"]
     assert (lost["page_index"], lost["error_code"]) == (2, "WORKER_LOST")
     assert "its node was short of memory" in lost["error_message"]
+    assert audit(output, [str(path) for path in source.iterdir()]).ok
+
+
+@pytest.mark.chaos
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("watched")
+def test_workers_that_have_no_memory_to_start_in_end_the_run_with_words(tmp_path: Path) -> None:
+    """Ray by itself would start them again for ever. With more memory the next run reads everything."""
+    source, output = documents(tmp_path / "in", "three"), str(tmp_path / "out")
+    driver = Driver("null", tmp_path / "cache")
+    code, out = driver.run(str(source), output, settings=SETTINGS | {"recognize.engine": "tests.readers:GluttonReader"})
+    assert code == 10, out
+    assert "ENGINE_UNAVAILABLE: no worker for " in out
+    assert MEMORY_HINT in out
+    assert not audit(output).ok  # pending, none of them failed
+    assert pagemill.read(output, "pages").num_rows == 0
+    code, out = driver.run(str(source), output, settings=SETTINGS)
+    assert code == 0, out
+    assert pagemill.read(output, "pages").num_rows == 15
     assert audit(output, [str(path) for path in source.iterdir()]).ok
