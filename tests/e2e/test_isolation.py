@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,9 @@ def test_a_page_that_kills_its_worker_costs_that_page(driver: Driver, tmp_path: 
     settings: dict[str, object] = {"recognize.engine": "tests.readers:PoisonReader", "ray.task_retries": 1}
     code, out = driver.run(str(source), output, settings=settings)
     assert code == 3, out
+    (report,) = Path(output).glob("runs/*/report.json")
+    (named,) = json.loads(report.read_text("utf-8"))["failures"]
+    assert (Path(named["uri"]).name, named["page_index"], named["code"]) == ("poisoned.pdf", 4, "WORKER_LOST")
     found = states(output)
     assert found["good"] == ["ok"] * 12
     assert found["other"] == ["ok"]

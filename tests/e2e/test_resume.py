@@ -78,9 +78,11 @@ def test_a_driver_that_slept_while_another_took_over_is_fenced(
     sleeper.send_signal(signal.SIGSTOP)
     code, out = driver.run(str(source), output, settings=SLOW)  # sees no beat for claim.stale_after_s
     assert code == 0, out
+    commits = set(Path(output).glob("ledger/0/0*.parquet"))
     sleeper.send_signal(signal.SIGCONT)
     out, _ = sleeper.communicate(timeout=400)
     assert sleeper.returncode == 6, out
+    assert set(Path(output).glob("ledger/0/0*.parquet")) == commits
     assert "is writing this output" in out
     assert read_pages(output).equals(undisturbed)
     result = audit(output)
