@@ -62,6 +62,8 @@ def deaths(monkeypatch: pytest.MonkeyPatch) -> Deaths:
 
         def __exit__(self, *_: object) -> None: ...
 
+        def cards(self, _: object) -> None: ...
+
     monkeypatch.setattr(pipelines.cluster.session, "Session", Session)
     monkeypatch.setattr(pipelines.cluster.metrics, "Exporter", here)
     monkeypatch.setattr(pipelines.pipeline, "_ROOM_S", 0.0)
