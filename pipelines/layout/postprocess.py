@@ -105,7 +105,8 @@ def postprocess(
     chosen = chosen[_not_the_page(found[chosen], width, height, labels)]
     chosen = chosen[_merged(found[chosen], options.merge)]
     keys = (-found[chosen, 7], found[chosen, 6]) if found.shape[1] >= 8 else (found[chosen, 6],)
-    chosen = chosen[np.lexsort(keys)] if found.shape[1] >= 8 else chosen[np.argsort(keys[0])]
+    order = np.lexsort(keys) if found.shape[1] >= 8 else _ascending(keys[0], options.strict)
+    chosen = chosen[order]
     found_shapes: list[shapes.Polygon] | None = None
     if options.shape != "rect" and masks is not None:
         found_shapes = shapes.outlines(
@@ -136,10 +137,16 @@ def _over_threshold(rows: Rows, threshold: float | Mapping[int, float]) -> npt.N
     return passing[np.argsort(rows[passing, 0], kind="stable")]
 
 
+def _ascending(values: npt.NDArray[np.float32], strict: bool) -> npt.NDArray[np.intp]:
+    """The order of values. The official code sorts with whatever NumPy has for the processor, which puts equal values in other
+    orders with AVX2 than without: what is read of a page would depend on the machine."""
+    return np.argsort(values) if strict else np.argsort(values, kind="stable")
+
+
 def _suppressed(rows: Rows, strict: bool) -> npt.NDArray[np.intp]:
     """Indices left by greedy suppression, best score first. Two boxes with corners swapped may together have no area at all:
     the official code divides by it, and takes them for the same."""
-    left = np.argsort(rows[:, 1])[::-1]
+    left = _ascending(rows[:, 1], strict)[::-1]
     kept: list[int] = []
     while len(left):
         best, left = left[0], left[1:]

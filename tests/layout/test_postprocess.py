@@ -44,6 +44,17 @@ def test_nms_can_be_switched_off_here() -> None:
     assert (len(found(rows)), len(found(rows, replace(OPTIONS, nms=False)))) == (1, 2)
 
 
+def test_equal_scores_and_ranks_have_one_order_on_every_processor() -> None:
+    """NumPy's own sort, which the official code takes, keeps no order among equals: in another way with AVX2 than without."""
+    tops = [20.0 * n for n in range(60)]
+    scores = [float(np.float32((0.9, 0.8, 0.7)[n * n % 7 % 3])) for n in range(60)]
+    rows = [[TEXT, s, 10, t, right, t + 15, 1] for s, t in zip(scores, tops, strict=True) for right in (500, 501)]
+    regions = found(rows)
+    assert [region.box.x1 for region in regions] == [501] * 60  # of equal boxes the later one
+    best_first = sorted(zip(scores, tops, strict=True), reverse=True)
+    assert [(region.score, region.box.y0) for region in regions] == best_first
+
+
 def test_an_image_of_the_whole_page_goes_unless_it_is_alone() -> None:
     page = [IMAGE, 0.9, 0, 0, 1000, 1400, 0]
     assert [region.native_label for region in found([page])] == ["image"]
