@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.common import Conf, OutputArgument, Settings, Unpublished, guarded, say_held_back
+from jobs.common import Conf, Manifest, OutputArgument, Settings, Unpublished, guarded, say_held_back
 from pipelines.config import load
 from pipelines.errors import ConfigError
 
@@ -23,10 +23,12 @@ def export_sft(
         Path | None, typer.Option(help="JSONL of {doc_id, page_index, block_index, text}: what a reviewer wrote instead")
     ] = None,
     unpublished: Unpublished = False,
+    manifest: Manifest = None,
     conf: Conf = None,
     settings: Settings = None,
 ) -> None:
     """Write the blocks of chosen pages of OUTPUT as crops with answers, to train on."""
+    from pipelines.source.discovery import openers
     from pipelines.store.choosing import Choice, read_ids
     from pipelines.store.publishing import held_back
     from pipelines.store.reading import Output
@@ -36,9 +38,9 @@ def export_sft(
     if where is None and pages is None:
         raise ConfigError("nothing is chosen. Try: --pages reviewed.csv")
     choice = Choice(where, ids=read_ids(pages, config.source.storage_options) if pages is not None else None)
-    corrected = read_corrections(corrections)
+    corrected, found_openers = read_corrections(corrections), openers(manifest, config)
     with Output(output, config.store.storage_options, published=not unpublished) as opened:
-        written = export(opened, choice, folder, config, corrected)
+        written = export(opened, choice, folder, config, corrected, found_openers)
         held = held_back(opened.con)
     kinds = ", ".join(f"{count} {task}" for task, count in written.samples.most_common())
     print(f"{folder / 'train.jsonl'}: {written.total} samples ({kinds or 'none'})")

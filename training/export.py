@@ -20,11 +20,11 @@ from PIL import Image
 from jobs.scoring.markup import tables
 from pipelines.config import Config
 from pipelines.errors import ConfigError, PagemillError
-from pipelines.raster.isolate import IsolatedRasterizer
+from pipelines.observe.pages import PageDrawer
 from pipelines.recognize.base import Task
 from pipelines.recognize.plan import PROMPTS
-from pipelines.schema import RasterPage
-from pipelines.source.cache import DocumentCache
+from pipelines.schema import Pixels
+from pipelines.source.manifest import Secret
 from pipelines.store.choosing import Choice, choose
 from pipelines.store.reading import Output
 from training.answers import CHECKS
@@ -35,7 +35,7 @@ _NEVER = ("figure",)  # labels without an answer
 
 _QUERY = """
 SELECT b.doc_id, b.page_index, b.block_index, b.label, b.content, b.html, b.raw, b.bbox_px, b.error_code, b.finish_reason,
-       p.width_px, p.height_px, p.dpi AS page_dpi, d.uris
+       p.width_px, p.height_px, p.dpi, p.turned, p.unwarped, d.uris, d.options
 FROM blocks b
 JOIN pages p USING (doc_id, page_index)
 JOIN documents d USING (doc_id)
@@ -75,11 +75,15 @@ def read_corrections(path: Path | None) -> dict[Key, str]:
     return found
 
 
-def export(output: Output, choice: Choice, folder: Path, config: Config, corrections: Mapping[Key, str] | None = None) -> Written:
+def export(
+    output: Output, choice: Choice, folder: Path, config: Config, corrections: Mapping[Key, str] | None = None,
+    openers: Mapping[str, Secret] | None = None,
+) -> Written:  # fmt: skip
     """Writes `folder/train.jsonl` and its crops.
 
     Args:
         choice: of pages, e.g. `state = 'ok'` and the ids of those that were reviewed.
+        openers: by URI, what opens documents of a manifest.
 
     Raises:
         ConfigError: the choice is none, or `folder` has a train.jsonl already.
@@ -92,7 +96,7 @@ def export(output: Output, choice: Choice, folder: Path, config: Config, correct
     (folder / "crops").mkdir(parents=True, exist_ok=True)
     written = Written()
     partial = target.with_suffix(".partial")
-    with _Pages(config) as pages, partial.open("w", encoding="utf-8") as out:
+    with _Pages(config, openers or {}) as pages, partial.open("w", encoding="utf-8") as out:
         for _, of_page in groupby(rows, key=lambda row: (row["doc_id"], row["page_index"])):
             for line in _page_lines(list(of_page), pages, folder, corrections or {}, written):
                 out.write(line + "\n")
@@ -103,7 +107,8 @@ def export(output: Output, choice: Choice, folder: Path, config: Config, correct
 def _page_lines(
     blocks: Sequence[dict[str, Any]], pages: _Pages, folder: Path, corrections: Mapping[Key, str], written: Written
 ) -> Iterator[str]:
-    raster: RasterPage | None = None
+    pixels: Pixels | None = None
+    drawn: tuple[Pixels | None, str | None] | None = None  # once a page, also where it cannot be had
     for block, after in zip(blocks, [*blocks[1:], None], strict=True):
         key = block["doc_id"], block["page_index"], block["block_index"]
         task = _TASKS.get(block["label"], "ocr")
@@ -113,13 +118,14 @@ def _page_lines(
             answer = answer_of(block, task)
             check = CHECKS.get(task)
             reason = "answer fails its check" if check and check(answer) else None
-        if reason is None and raster is None:
-            raster, reason = pages.raster(block)
-        if reason is not None or raster is None or answer is None:
+        if reason is None:
+            drawn = drawn or pages.pixels(block)
+            pixels, reason = drawn
+        if reason is not None or pixels is None or answer is None:
             written.skipped[reason or "no answer"] += 1
             continue
         name = f"crops/{block['doc_id'][:16]}-{block['page_index']}-{block['block_index']}.png"
-        if not _crop(raster, block["bbox_px"], folder / name):
+        if not _crop(pixels, block["bbox_px"], folder / name):
             written.skipped["box outside the page"] += 1
             continue
         written.samples[task] += 1
@@ -173,45 +179,41 @@ def _cell(text: str) -> str:
     return f"<fcel>{plain}" if plain else "<ecel>"
 
 
-def _crop(raster: RasterPage, box: Sequence[float], path: Path) -> bool:
+def _crop(pixels: Pixels, box: Sequence[float], path: Path) -> bool:
     """As the pipeline cuts: whole pixels, no margin."""
-    height, width = raster.pixels.shape[:2]
+    height, width = pixels.shape[:2]
     x0, y0, x1, y1 = (max(0, int(box[0])), max(0, int(box[1])), min(width, int(box[2])), min(height, int(box[3])))
     if x1 - x0 < 2 or y1 - y0 < 2:
         return False
-    Image.fromarray(raster.pixels[y0:y1, x0:x1]).save(path)
+    Image.fromarray(pixels[y0:y1, x0:x1]).save(path)
     return True
 
 
 class _Pages:
     """Pages of documents again, drawn as they were when they were read."""
 
-    def __init__(self, config: Config) -> None:
-        source, raster = config.source, config.raster
-        self._config = config
-        self._cache = DocumentCache.of(source)
-        self._rasterizer = IsolatedRasterizer(raster.engine, raster.deadline_s, raster.memory_mib)
+    def __init__(self, config: Config, openers: Mapping[str, Secret]) -> None:
+        self._drawer = PageDrawer(config, tuple(openers.values()))
+        self._numbers = {uri: number for number, uri in enumerate(openers, 1)}
 
     def __enter__(self) -> _Pages:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._rasterizer.close()
+        self._drawer.close()
 
-    def raster(self, row: Mapping[str, Any]) -> tuple[RasterPage | None, str | None]:
+    def pixels(self, row: Mapping[str, Any]) -> tuple[Pixels | None, str | None]:
         """The page of a block, or why it cannot be had any more."""
-        config = self._config
         reason = "source gone or changed"
+        options = self._drawer.config_of(row["options"] or "").paddleocr_vl
+        drawn = {**row, "width_px": None}  # its size is judged here, to the pixel
         for uri in row["uris"] or []:
             try:
-                with self._cache.use(row["doc_id"], uri, config.source.storage_options) as path:
-                    made = self._rasterizer.render(
-                        str(path), config.source.passwords, row["page_index"], row["page_dpi"], config.raster.max_megapixels
-                    )
+                made = self._drawer.draw(drawn, uri, options, self._numbers.get(uri, 0))
             except PagemillError as error:
                 reason = f"page not drawn ({error.code})"
                 continue
-            if made.pixels.shape[:2] == (row["height_px"], row["width_px"]):
+            if made.shape[:2] == (row["height_px"], row["width_px"]):
                 return made, None
             reason = "page drawn in another size than it was read in"
         return None, reason

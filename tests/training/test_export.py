@@ -14,12 +14,14 @@ pytest.importorskip("rapidocr", reason="the embedded reader is not in the enviro
 
 import pagemill
 from pipelines.config import load
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, ExitCode
 from pipelines.ingest import ingest
 from pipelines.recognize.otsl import otsl_to_html
 from pipelines.store.choosing import Choice, read_ids
 from pipelines.store.reading import Output
-from tests.conftest import ROOT
+from tests.builders import drawn_pdf, locked_pdf, pdf_bytes
+from tests.conftest import ROOT, Call, inline, inline_config
+from tests.source.test_web import served
 from training import sft
 from training.answers import otsl
 from training.export import Written, answer_of, export, html_to_otsl, read_corrections
@@ -113,6 +115,51 @@ def test_a_source_that_is_gone_is_counted(read: tuple[str, Any], tmp_path: Path)
             path.with_suffix(".away").rename(path)
     assert written.total == 0
     assert written.skipped["page not drawn (SOURCE_UNREADABLE)"] > 5
+
+
+PASSWORD = "zqSec-opens"
+
+
+def test_documents_that_a_manifest_opens_are_drawn_again_with_it(call: Call, tmp_path: Path) -> None:
+    """One by its row's password, one by a link with a login; without the manifest both are left out, and said."""
+    with served() as site:
+        (tmp_path / "locked.pdf").write_bytes(locked_pdf(["in a locked document"], PASSWORD))
+        site.files["/locked"] = pdf_bytes(["behind a login"])
+        link = site.link("/locked", "me:open%20sesame@")
+        (tmp_path / "m.csv").write_text(f"uri,password\nlocked.pdf,{PASSWORD}\n{link},\n")
+        assert inline(tmp_path / "m.csv", tmp_path / "out").exit_code == ExitCode.OK
+        asked = [tmp_path / "out", tmp_path / "sft", "--where=true", "--set=raster.engine=pypdfium2"]
+        asked.append(f"--set=source.cache_dir={tmp_path / 'another-node'}")
+        code, said = call("export-sft", *asked)
+        assert (code, "0 samples" in said) == (0, True)
+        assert "1 page not drawn (ENCRYPTED)" in said
+        assert "1 page not drawn (SOURCE_UNREADABLE)" in said
+        (tmp_path / "sft" / "train.jsonl").unlink()
+        code, said = call("export-sft", *asked, f"--manifest={tmp_path / 'm.csv'}")
+    assert (code, "2 samples (2 ocr)" in said) == (0, True), said
+    checked = sft.check(tmp_path / "sft" / "train.jsonl")
+    answers = sorted(record.turns[0].answer.partition(": ")[2] for record in checked.records)
+    assert answers == ["behind a login", "in a locked document"]
+    for record in checked.records:
+        with Image.open(tmp_path / "sft" / record.turns[0].images[0]) as crop:
+            assert np.ptp(np.asarray(crop)) > 100  # something stands there
+    for path in (tmp_path / "sft").rglob("*"):
+        assert path.is_dir() or not any(secret in path.read_bytes() for secret in (PASSWORD.encode(), b"sesame"))
+
+
+def test_a_page_that_was_set_upright_is_cut_upright(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    up = "BT /F1 9 Tf 0 1 -1 0 150 10 Tm (a line of words that runs up along the page on its side) Tj ET"
+    (tmp_path / "in" / "side.pdf").write_bytes(drawn_pdf([up]))
+    config = inline_config(tmp_path / "out", layout__upright="always")
+    assert ingest(str(tmp_path / "in"), str(tmp_path / "out"), config, inline=True).exit_code == ExitCode.OK
+    (row,) = pagemill.read(str(tmp_path / "out"), "pages").to_pylist()
+    assert (row["turned"], row["height_px"] > row["width_px"]) == (270, True)  # it was drawn 300 x 200 points
+    written = run((str(tmp_path / "out"), config), tmp_path / "sft", "true")
+    assert (written.total, dict(written.skipped)) == (1, {})
+    (crop,) = (tmp_path / "sft" / "crops").iterdir()
+    with Image.open(crop) as shown:
+        assert shown.size == (row["width_px"], row["height_px"])
 
 
 @pytest.mark.parametrize(
