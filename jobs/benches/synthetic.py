@@ -7,6 +7,7 @@ own code; only the records are made column by column instead of one by one. The 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from typing import Any
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.output import MARK
-from pipelines.schema import FORMAT_VERSION
+from pipelines.schema import FORMAT_VERSION, PAGES
 from pipelines.store.objects import ObjectStore
+from pipelines.store.parts import ROW_GROUP_PAGES
 from pipelines.store.records import RECORDS
 from pipelines.store.segments import commit_key, encode, merge
 
@@ -47,12 +50,20 @@ def doc_id(number: int) -> str:
 
 
 def write_ledger(
-    output: str, archive: Archive, known: int, gone: int = 0, records_per_commit: int = 20_000, merge_every: int = 100
+    output: str,
+    archive: Archive,
+    known: int,
+    gone: int = 0,
+    records_per_commit: int = 20_000,
+    merge_every: int = 100,
+    parts: bool = False,
 ) -> int:
     """A ledger in which the first `known` documents are read, and `gone` more that the archive no longer lists.
 
     Args:
         records_per_commit: at most; 20,000 are the committer's own limit.
+        parts: write what the ledger names: a part for each commit, as large as compaction makes them, its pages without
+            blocks. False: it names parts that are not there, and Markdown.
 
     Returns:
         The number of its commits.
@@ -64,16 +75,44 @@ def write_ledger(
     for start, count in ((0, known), (archive.documents, gone)):
         for first in range(start, start + count, documents_per_commit):
             number += 1
-            rows = _records(archive, range(first, min(start + count, first + documents_per_commit)), number)
+            documents = range(first, min(start + count, first + documents_per_commit))
+            rows = _records(archive, documents, number, _write_part(store, archive, documents) if parts else None)
             store.put_new(commit_key("ledger/0", number), encode(rows))
             merge(store, "ledger/0", number, merge_every)
     return number
 
 
-def _records(archive: Archive, documents: Sequence[int], number: int) -> pa.Table:
+def _write_part(store: ObjectStore, archive: Archive, documents: Sequence[int]) -> str:
+    """The rows of these documents, as far as the ledger speaks of them; the part's key."""
+    ids, count = [doc_id(document) for document in documents], len(documents) * archive.pages
+    firsts = range(0, archive.pages, _SPAN)
+    attempts = pa.array([_attempt(one, first) for one in ids for first in firsts])
+    lengths = np.tile([min(_SPAN, archive.pages - first) for first in firsts], len(ids))
+    columns = {
+        "doc_id": pa.array(ids).take(pa.array(np.repeat(np.arange(len(ids)), archive.pages))),
+        "page_index": pa.array(np.tile(np.arange(archive.pages, dtype=np.int32), len(ids))),
+        "attempt": attempts.take(pa.array(np.repeat(np.arange(len(attempts)), lengths))),
+        "state": _same("ok", count), "revision": _same(1, count, pa.int32()),
+        "blocks": _same([], count, PAGES.field("blocks").type),
+    }  # fmt: skip
+    table = pa.table([columns.get(field.name, pa.nulls(count, field.type)) for field in PAGES], schema=PAGES)
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP_PAGES, write_page_checksum=True)
+    key = f"pages/part-{hashlib.sha256(sink.getvalue()).hexdigest()}.parquet"
+    store.put(key, sink.getvalue())
+    return key
+
+
+def _attempt(document: str, first: int) -> str:
+    return f"{document[:12]}{first:04x}"
+
+
+def _records(archive: Archive, documents: Sequence[int], number: int, part: str | None) -> pa.Table:
     """One commit's records: a source, a revision, the spans and the document record of each document."""
     count = len(documents)
     ids = [doc_id(document) for document in documents]
+    parts = [part or f"pages/part-{hashlib.sha256(i[:3].encode()).hexdigest()}.parquet" for i in ids]
+    markdown = pa.array([f"markdown/{i[:2]}/{i}/{i}.md" for i in ids]) if part is None else pa.nulls(count, pa.string())
     every = {"doc_id": pa.array(ids), "revision": _same(1, count, pa.int32()), "run_id": _same("synthetic", count)}
     source = _kind("source", count, {
         **every, "revision": pa.nulls(count, pa.int32()), "uri": pa.array([archive.uri(d) for d in documents]),
@@ -84,13 +123,13 @@ def _records(archive: Archive, documents: Sequence[int], number: int) -> pa.Tabl
     revision = _kind("revision", count, {
         **every, "pages": _same(list(range(archive.pages)), count, pa.list_(pa.int32())), "fingerprint": _same("f" * 16, count),
     })  # fmt: skip
-    spans = [_spans(every, count, list(range(first, min(archive.pages, first + _SPAN))), ids)
+    spans = [_spans(every, count, list(range(first, min(archive.pages, first + _SPAN))), ids, parts)
              for first in range(0, archive.pages, _SPAN)]  # fmt: skip
     document = _kind("document", count, {
         **every, "page_count": _same(archive.pages, count, pa.int32()), "state": _same("ok", count),
         "ok": _same(archive.pages, count, pa.int32()), "blank": _same(0, count, pa.int32()),
         "degraded": _same(0, count, pa.int32()), "failed": _same(0, count, pa.int32()),
-        "retryable": _same(0, count, pa.int32()), "markdown": pa.array([f"markdown/{i[:2]}/{i}/{i}.md" for i in ids]),
+        "retryable": _same(0, count, pa.int32()), "markdown": markdown,
     })  # fmt: skip
     table = pa.concat_tables([source, revision, *spans, document])
     stamp = {
@@ -102,13 +141,12 @@ def _records(archive: Archive, documents: Sequence[int], number: int) -> pa.Tabl
     return pa.table(columns, schema=RECORDS)
 
 
-def _spans(every: dict[str, pa.Array], count: int, pages: list[int], ids: list[str]) -> pa.Table:
+def _spans(every: dict[str, pa.Array], count: int, pages: list[int], ids: list[str], parts: list[str]) -> pa.Table:
     return _kind("span", count, {
         **every, "pages": _same(pages, count, pa.list_(pa.int32())),
         "states": _same(["ok"] * len(pages), count, pa.list_(pa.string())),
         "codes": _same([""] * len(pages), count, pa.list_(pa.string())), "tries": _same(1, count, pa.int32()),
-        "attempt": pa.array([f"{i[:12]}{pages[0]:04x}" for i in ids]),
-        "part": pa.array([f"pages/part-{hashlib.sha256(i[:3].encode()).hexdigest()}.parquet" for i in ids]),
+        "attempt": pa.array([_attempt(i, pages[0]) for i in ids]), "part": pa.array(parts),
     })  # fmt: skip
 
 

@@ -82,6 +82,8 @@ FROM span_page s SEMI JOIN chosen_run r ON r.run_id = s.run_id LEFT JOIN part_mo
 QUALIFY row_number() OVER (PARTITION BY s.doc_id, s.page_index ORDER BY s.position DESC) = 1
 """
 
+_LARGE = 16 << 20  # bytes of a ledger: some 4 million pages
+
 _ORDER = {
     "pages": "doc_id, page_index", "blocks": "doc_id, page_index, block_index", "documents": "doc_id", "sources": "uri",
     "versions": "uri, version",
@@ -113,10 +115,15 @@ class Output:
             ledger.refresh()
         self.published = published
         # what does not fit into memory; DuckDB's own choice is `.tmp` in the folder of whoever reads
-        self.con = duckdb.connect(config={"temp_directory": self._scratch.name})
+        spilled = {"temp_directory": self._scratch.name}
         if parts:
+            self.con = duckdb.connect(config=spilled)
             self.install(self.con, "")
         else:
+            # tables in a file: they are compressed, and 100 million pages cost disk, not memory; a small one is faster without
+            large = sum(path.stat().st_size for ledger in self.ledgers for path in ledger.paths) > _LARGE
+            file = str(Path(self._scratch.name) / "state.duckdb") if large else ":memory:"
+            self.con = duckdb.connect(file, config={**spilled, "memory_limit": "1024MiB"})
             self._install_ledger(self.con, published)
 
     def guard(self) -> None:

@@ -121,6 +121,18 @@ def newest_checkpoint(store: ObjectStore, folder: str) -> Sequence[Segment]:
             segments = [Segment(*entry) for entry in found["segments"]]
         except (ValueError, KeyError, TypeError, FileNotFoundError):
             continue  # a damaged one: an older checkpoint and more commits say the same
-        if segments and all(store.exists(segment.key(folder)) for segment in segments):
+        if _follow(segments) and all(store.exists(segment.key(folder)) for segment in segments):
             return segments
     return []
+
+
+def _follow(segments: Sequence[Segment]) -> bool:
+    """Whether they are segments that hold each commit from the first on once: a gap would hide records from every reader."""
+    if not segments or not all(isinstance(number, int) for segment in segments for number in (segment.first, segment.last)):
+        return False
+    following = 1
+    for segment in segments:
+        if segment.first != following or segment.last < following or segment.level not in range(1, _LEVELS + 1):
+            return False
+        following = segment.last + 1
+    return True

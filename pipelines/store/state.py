@@ -79,7 +79,7 @@ QUALIFY row_number() OVER (PARTITION BY doc_id, revision, page_index ORDER BY po
 
 -- the one rule
 CREATE OR REPLACE VIEW live_page{of} AS
-SELECT s.doc_id, s.page_index, s.revision, s.attempt, s.part, s.state, s.code, s.tries, s.run_id, s.fingerprint
+SELECT s.doc_id, s.page_index, s.revision, s.attempt, s.part, s.state, s.code, s.tries, s.run_id, s.fingerprint, s.position
 FROM span_page{of} s
 LEFT JOIN (SELECT DISTINCT doc_id, revision FROM {records} WHERE kind = 'document') c
        ON c.doc_id = s.doc_id AND c.revision = s.revision
