@@ -11,9 +11,7 @@ import hashlib
 import io
 import secrets
 import tempfile
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +20,7 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import DamagedOutput
 from pipelines.schema import PAGES
+from pipelines.store.fetch import fetched
 from pipelines.store.inventory import Inventory, load
 from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
@@ -29,17 +28,17 @@ from pipelines.store.parts import ROW_GROUP_PAGES
 from pipelines.store.records import record
 from pipelines.store.state import LedgerState
 
-# GETs under way: an object store answers each in tens of milliseconds, and a driver of 500 pages/s makes 60 parts a second
-_AT_ONCE = 16
-_AHEAD_BYTES = 64 << 20
-
-# small parts that a record names, where they lie now, with the names that lead to each, in the order of the ledger
+# small parts that a record names, where they lie now, with the names that lead to each, in the order of the ledger. Only a part
+# that compaction made has other names: a list for each of ten million parts would not fit into DuckDB's memory
 _SMALL = """
-SELECT n.part, f.size, n.names FROM (
-  SELECT coalesce(m.new_part, s.part) AS part, list(DISTINCT s.part) AS names, min(s.number * 1000000 + s."row") AS position
-  FROM ledger s LEFT JOIN part_moved m ON m.old_part = s.part WHERE s.kind = 'span' GROUP BY 1) n
-JOIN found f ON f.key = n.part ANTI JOIN part_gone g ON g.part = n.part
-WHERE f.size < ? ORDER BY n.position
+WITH named AS (SELECT part, min(number * 1000000 + "row") AS position FROM ledger WHERE kind = 'span' GROUP BY part)
+SELECT part, size, names FROM (
+  SELECT n.part, f.size, [n.part] AS names, n.position FROM named n
+  JOIN found f ON f.key = n.part ANTI JOIN part_moved m ON m.old_part = n.part WHERE f.size < $1
+  UNION ALL
+  SELECT m.new_part AS part, any_value(f.size) AS size, list(n.part) AS names, min(n.position) AS position FROM named n
+  JOIN part_moved m ON m.old_part = n.part JOIN found f ON f.key = m.new_part WHERE f.size < $1 GROUP BY m.new_part) s
+ANTI JOIN part_gone g ON g.part = s.part ORDER BY position
 """
 
 
@@ -129,7 +128,9 @@ class Compactor:
         return key, len(data), merged
 
     def _tables(self, group: list[Small], merged: list[Small], result: Compacted) -> Iterator[pa.Table]:
-        for part, data in self._fetched(group):
+        for part, data in fetched(self._store, group, lambda part: part.key, lambda part: part.size):
+            if data is None:
+                continue  # gc was faster; or the audit's business
             if hashlib.sha256(data).hexdigest() not in part.key:
                 raise DamagedOutput(f"{part.key}: its bytes do not hash to its name; see pagemill audit")
             table = pq.read_table(io.BytesIO(data))
@@ -140,26 +141,6 @@ class Compactor:
                 continue
             merged.append(part)
             yield cast
-
-    def _fetched(self, group: list[Small]) -> Iterator[tuple[Small, bytes]]:
-        """Parts with their bytes, in order; several are on their way, in a bounded number of bytes."""
-        waiting, coming, ahead = deque(group), deque[tuple[Small, Future[bytes]]](), 0
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch") as threads:
-            try:
-                while waiting or coming:
-                    while waiting and len(coming) < _AT_ONCE and (not coming or ahead + waiting[0].size <= _AHEAD_BYTES):
-                        part = waiting.popleft()
-                        coming.append((part, threads.submit(self._store.get, part.key)))
-                        ahead += part.size
-                    part, fetching = coming.popleft()
-                    ahead -= part.size
-                    try:
-                        data = fetching.result()
-                    except FileNotFoundError:
-                        continue  # gc was faster; or the audit's business
-                    yield part, data
-            finally:
-                threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _current(table: pa.Table) -> pa.Table:

@@ -48,9 +48,10 @@ WHERE pages > 0 GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
 """
 
 _PENDING = """
-SELECT coalesce(sum(len(d.pages)), 0)::BIGINT - (SELECT count(*) FROM revision_page_asked p
+SELECT coalesce(sum(d.pages), 0)::BIGINT - (SELECT count(*) FROM revision_page_asked p
        ANTI JOIN document_all c ON c.doc_id = p.doc_id AND c.revision = p.revision)
-FROM revision_opened d ANTI JOIN document_all c ON c.doc_id = d.doc_id AND c.revision = d.revision
+FROM (SELECT doc_id, revision, any_value(len(pages)) AS pages FROM ledger WHERE kind = 'revision' GROUP BY 1, 2) d
+ANTI JOIN document_all c ON c.doc_id = d.doc_id AND c.revision = d.revision
 """
 
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pipelines.store.filesystem import TEMPORARY
 from pipelines.store.inventory import Inventory, Stored, load
 from pipelines.store.ledger import Ledger
+from pipelines.store.live import ask_repeated, find_repeated
 from pipelines.store.objects import ObjectStore
 from pipelines.store.parts import document_folder, images_of
 from pipelines.store.records import record
@@ -28,24 +29,35 @@ from pipelines.store.state import LedgerState
 _BATCH = 100  # deletions between two looks at who has the lane
 _MOST = 1_000_000  # objects of one pass, so that what is remembered of them stays below 1 GiB; the next pass takes the rest
 
-# parts with rows that one of the newest revisions of a document shows, or that an unfinished one will
-_NEEDED = """
+# parts with rows that one of the newest revisions of a document shows, or that an unfinished one will. Of documents that were
+# read once that is every part; of those of which a page was read again it is found page by page, some documents at a time
+_NEEDED_WHOLE = """
 CREATE OR REPLACE TABLE needed AS
-WITH complete AS (SELECT doc_id, revision, row_number() OVER (PARTITION BY doc_id ORDER BY revision DESC) AS age
-                  FROM document_all),
-     kept AS (SELECT doc_id, min(revision) AS since FROM complete WHERE age <= {keep} GROUP BY doc_id),
-     rows_of AS (SELECT s.doc_id, s.page_index, s.revision, s.part, s.position, k.since, c.doc_id IS NOT NULL AS complete
-                 FROM span_page s LEFT JOIN kept k ON k.doc_id = s.doc_id
-                 LEFT JOIN document_all c ON c.doc_id = s.doc_id AND c.revision = s.revision)
-SELECT DISTINCT part FROM rows_of WHERE since IS NULL OR NOT complete OR revision > since
-UNION
-SELECT part FROM rows_of WHERE complete AND revision <= since
-QUALIFY row_number() OVER (PARTITION BY doc_id, page_index ORDER BY position DESC) = 1;
+SELECT DISTINCT coalesce(m.new_part, s.part) AS part FROM ledger s LEFT JOIN part_moved m ON m.old_part = s.part
+ANTI JOIN repeated_document r ON r.doc_id = s.doc_id WHERE s.kind = 'span';
 
 CREATE OR REPLACE TABLE needed_markdown AS
 SELECT markdown AS key FROM document_all WHERE markdown IS NOT NULL
 QUALIFY row_number() OVER (PARTITION BY doc_id ORDER BY revision DESC) <= {keep};
+"""
 
+_NEEDED_BY_PAGE = """
+INSERT INTO needed
+WITH complete AS (SELECT d.doc_id, d.revision, row_number() OVER (PARTITION BY d.doc_id ORDER BY d.revision DESC) AS age
+                  FROM document_all d SEMI JOIN asked a ON a.doc_id = d.doc_id),
+     kept AS (SELECT doc_id, min(revision) AS since FROM complete WHERE age <= {keep} GROUP BY doc_id),
+     rows_of AS (SELECT s.doc_id, s.page_index, s.revision, s.part, s.position, k.since, c.doc_id IS NOT NULL AS complete
+                 FROM span_page_asked s LEFT JOIN kept k ON k.doc_id = s.doc_id
+                 LEFT JOIN complete c ON c.doc_id = s.doc_id AND c.revision = s.revision)
+SELECT DISTINCT part FROM rows_of WHERE since IS NULL OR NOT complete OR revision > since
+UNION
+SELECT part FROM rows_of WHERE complete AND revision <= since
+QUALIFY row_number() OVER (PARTITION BY doc_id, page_index ORDER BY position DESC) = 1;
+"""
+
+_NAMED = """
+SELECT DISTINCT coalesce(m.new_part, s.part), {lane} FROM ledger s LEFT JOIN part_moved m ON m.old_part = s.part
+WHERE s.kind = 'span'
 """
 
 # what each lane needs and names, together: a document of several lanes keeps its parts in each
@@ -173,7 +185,7 @@ class Collector:
         keep = self._keep or 9223372036854775807
         kept = [("needed", "SELECT part FROM needed"), ("needed_markdown", "SELECT key FROM needed_markdown")]
         named = [
-            ("named_part", f"SELECT DISTINCT part, {ledger.lane.number} FROM span_page"),
+            ("named_part", _NAMED.format(lane=ledger.lane.number)),
             ("moved_part", "SELECT old_part, new_part FROM part_moved"),
         ]
         self._copy(state, LedgerState(ledger.paths, scratch), kept + named, keep)
@@ -182,7 +194,10 @@ class Collector:
 
     def _copy(self, state: LedgerState, lane: LedgerState, tables: Sequence[tuple[str, str]], keep: int) -> None:
         try:
-            lane.con.execute(_NEEDED.format(keep=keep))
+            find_repeated(lane.con)
+            lane.con.execute(_NEEDED_WHOLE.format(keep=keep))
+            for _ in ask_repeated(lane.con):
+                lane.con.execute(_NEEDED_BY_PAGE.format(keep=keep))
             for table, rows in tables:
                 state.con.register("of_lane", lane.con.sql(rows).to_arrow_reader(100_000))
                 state.con.execute(f"INSERT INTO {table} SELECT * FROM of_lane")
