@@ -15,7 +15,7 @@ from pipelines.config import Config
 from pipelines.layout.orientation import Orientation
 from pipelines.options import Prints, with_options
 
-_READING = 2  # raised when a change of pagemill's own code changes results
+_READING = 3  # raised when a change of pagemill's own code changes results
 
 # library whose version can change what an engine returns
 _LIBRARIES = {
