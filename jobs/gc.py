@@ -27,6 +27,7 @@ def gc(
 ) -> None:
     """Delete orphan and compacted parts, Markdown, images, plans and uploads that are a day old; never while a run is alive."""
     from pipelines.output import lanes_of, new_run_id, open_existing
+    from pipelines.store.gaps import refuse_gaps
     from pipelines.store.garbage import Collector
     from pipelines.store.ledger import Ledger
 
@@ -37,9 +38,10 @@ def gc(
     with ExitStack() as stack:
         for ledger in ledgers:
             stack.callback(ledger.close)
+        for ledger in ledgers:
+            ledger.refresh()
+        refuse_gaps(store, ledgers)
         if dry_run:
-            for ledger in ledgers:
-                ledger.refresh()
             garbage = collector.find()
             sizes: Counter[str] = Counter()
             for entry in garbage:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from pipelines.lanes import number_of
 from pipelines.store.audit_ledger import audit_ledgers
 from pipelines.store.audit_parts import PartAudit
+from pipelines.store.gaps import find_gaps
 from pipelines.store.live import install_live_spans, numbered_rows
 from pipelines.store.reading import Output
 
@@ -67,6 +68,7 @@ class AuditResult:
     """`ok`: the equation holds on both levels, nothing is pending and every live part is intact, whatever failed."""
 
     sources: int = 0
+    unfetched: int = 0  # sources that are there and ended with an error of their own: no document is known
     documents: int = 0
     unopened: int = 0  # documents that could not be opened: failed or encrypted
     pages: int = 0  # of opened documents, as far as somebody asked for them
@@ -77,11 +79,12 @@ class AuditResult:
     orphans: int = 0  # parts that no record names: no error
     lanes: int = 1
     idle_lanes: list[int] = field(default_factory=list)  # in which no job ever ran: nobody looked at their sources
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # what no run mends
+    undone: list[str] = field(default_factory=list)  # what the next run does: an object that no run has seen, a document's end
 
     @property
     def pending_work(self) -> bool:
-        return self.pending > 0 or bool(self.idle_lanes)
+        return self.pending > 0 or bool(self.idle_lanes) or bool(self.undone)
 
     @property
     def ok(self) -> bool:
@@ -90,6 +93,10 @@ class AuditResult:
     def problem(self, words: str) -> None:
         if len(self.problems) < _MOST_PROBLEMS:
             self.problems.append(words)
+
+    def not_done(self, words: str) -> None:
+        if len(self.undone) < _MOST_PROBLEMS:
+            self.undone.append(words)
 
 
 def audit(uri: str, listing: Iterable[str] | None = None, storage_options: Mapping[str, Any] | None = None) -> AuditResult:
@@ -104,6 +111,9 @@ def audit(uri: str, listing: Iterable[str] | None = None, storage_options: Mappi
     with Output(uri, storage_options, parts=False) as output:
         output.con.execute("SET preserve_insertion_order = false")  # DuckDB would hold what waits for its place
         audit_ledgers(output.store, output.ledgers, result.problem)
+        if not any(ledger.files for ledger in output.ledgers):
+            for words in find_gaps(output.store, output.ledgers):
+                result.problem(words)
         try:
             _lanes(output, result)
             _sources(output.con, listing, result)
@@ -136,11 +146,14 @@ def _lanes(output: Output, result: AuditResult) -> None:
 
 def _sources(con: duckdb.DuckDBPyConnection, listing: Iterable[str] | None, result: AuditResult) -> None:
     result.sources = _one(con, "SELECT count(*) FROM source_latest")
-    neither = "SELECT uri FROM source_latest WHERE doc_id IS NULL AND error_code IS NULL LIMIT ?"
+    # what vanished is accounted for by that; its record holds no error, and no document if none was ever had
+    there = "FROM source_latest WHERE presence = 'present' AND doc_id IS NULL"
+    result.unfetched = _one(con, f"SELECT count(*) {there} AND error_code IS NOT NULL")
+    neither = f"SELECT uri {there} AND error_code IS NULL LIMIT ?"
     for (uri,) in con.execute(neither, [_MOST_PROBLEMS]).fetchall():
         result.problem(f"source {uri}: neither a document nor an error")
     unknown = """SELECT s.uri FROM source_latest s ANTI JOIN (SELECT DISTINCT doc_id FROM ledger WHERE kind = 'revision') r
-                 ON r.doc_id = s.doc_id WHERE s.doc_id IS NOT NULL AND s.error_code IS NULL LIMIT ?"""
+                 ON r.doc_id = s.doc_id WHERE s.doc_id IS NOT NULL AND s.error_code IS NULL AND s.presence = 'present' LIMIT ?"""
     for (uri,) in con.execute(unknown, [_MOST_PROBLEMS]).fetchall():
         result.problem(f"source {uri}: its document was never planned")
     if listing is None:
@@ -155,7 +168,7 @@ def _sources(con: duckdb.DuckDBPyConnection, listing: Iterable[str] | None, resu
     _insert(con, batch)
     missing = "SELECT uri FROM listed l ANTI JOIN source_latest s ON s.uri = l.uri ORDER BY uri LIMIT ?"
     for (uri,) in con.execute(missing, [_MOST_PROBLEMS]).fetchall():
-        result.problem(f"{uri}: listed, but has no source record")
+        result.not_done(f"{uri}: listed, but has no source record")
 
 
 def _insert(con: duckdb.DuckDBPyConnection, uris: list[str]) -> None:
@@ -197,7 +210,7 @@ def _account(
         missing = planned - covered if complete else asked - live
         result.pending += missing
         if missing == 0:
-            result.problem(f"document {doc}: all pages are read, but it was not finalized: run again")
+            result.not_done(f"document {doc}: all pages are read, but it was not finalized")
         return
     strange = live - sum(count or 0 for count in states)
     if live != asked or strange or (live == page_count and live and (lowest != 0 or highest != page_count - 1)):

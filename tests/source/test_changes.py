@@ -89,6 +89,20 @@ def test_an_object_that_came_back_unchanged_is_back(tmp_path: Path) -> None:
     assert sources(output)["b.pdf"]["presence"] == "present"
 
 
+def test_what_could_not_be_fetched_and_then_vanished_is_accounted_for(tmp_path: Path) -> None:
+    source, output = archive(tmp_path / "in", {"a": 1, "b": 2}), tmp_path / "out"
+    (source / "dangling.pdf").symlink_to(tmp_path / "nowhere")
+    assert inline(source, output).exit_code == ExitCode.SOME_FAILED
+    assert (audit(str(output)).unfetched, audit(str(output)).ok) == (1, True)
+    (manifest := tmp_path / "rows.csv").write_text(f"uri,pages\n{text_pdf(source / 'c.pdf', 1)},7-9\n")
+    assert inline(manifest, output).exit_code == ExitCode.SOME_FAILED  # a document is known, and no page of it was asked for
+    for name in ("dangling.pdf", "c.pdf"):
+        (source / name).unlink()
+    assert listed(inline(source, output)) == {"done": 2, "vanished": 2}
+    found = audit(str(output), map(str, source.iterdir()))
+    assert (found.problems, found.unfetched, found.ok) == ([], 0, True)
+
+
 def test_another_source_into_the_same_output_marks_nothing_vanished(tmp_path: Path) -> None:
     output = tmp_path / "out"
     one, two = archive(tmp_path / "one", {"a": 1}), archive(tmp_path / "one-and-a-half", {"b": 1})

@@ -1,0 +1,51 @@
+"""Whether a ledger is all there. Commits are numbered without gaps and never deleted, and a reader stops at the first number
+that is absent: what lies behind a lost one is seen by nobody, and its parts look like orphans.
+
+Invariant: a commit that a driver creates meanwhile is never taken for a gap: a number is called missing only when it is still
+absent after a later one was listed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from pipelines.errors import DamagedOutput
+from pipelines.store.ledger import Ledger
+from pipelines.store.objects import ObjectStore
+from pipelines.store.segments import commit_key
+
+_COMMIT = re.compile(r"(\d{8})\.parquet", re.ASCII)
+
+
+def find_gaps(store: ObjectStore, ledgers: Sequence[Ledger]) -> Iterator[str]:
+    """What is missing, for people.
+
+    Args:
+        ledgers: of all lanes, as far as they can be read (`refresh`).
+    """
+    if not any(ledger.files for ledger in ledgers) and next(iter(store.list("pages")), None) is not None:
+        yield "ledger: there is none, but there are parts, of which it says what they are"
+    for ledger in ledgers:
+        folder = ledger.lane.folder
+        behind = [number for number in _numbers(store, folder) if number > ledger.next_number]
+        missing = commit_key(folder, ledger.next_number)
+        if behind and not store.exists(missing):
+            yield f"{missing}: missing, but there are {len(behind)} commits behind it, up to number {max(behind)}"
+
+
+def refuse_gaps(store: ObjectStore, ledgers: Sequence[Ledger]) -> None:
+    """Before anything is deleted because nothing names it.
+
+    Raises:
+        DamagedOutput
+    """
+    for words in find_gaps(store, ledgers):
+        raise DamagedOutput(f"{words}. Restore it from a backup; nothing was deleted")
+
+
+def _numbers(store: ObjectStore, folder: str) -> Iterator[int]:
+    for key in store.list(folder):
+        found = _COMMIT.fullmatch(key.removeprefix(f"{folder}/"))
+        if found:
+            yield int(found[1])
