@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.common import Conf, Manifest, OutputArgument, Settings, guarded
+from jobs.common import Conf, Manifest, OutputArgument, Settings, guarded, writing
 from pipelines.config import load
 from pipelines.observe.log import printable
 
@@ -31,7 +31,8 @@ def capsule(
     with Output(output, config.store.storage_options, parts=False) as opened:
         made = make_capsule(opened, config, page, run, block, most_mib, manifest)
     target = to or Path(f"capsule-{made.row['doc_id'][:12]}-{int(made.row['page_index']) + 1}.zip")
-    made.write(target)
+    with writing(target):
+        made.write(target)
     for note in made.about["notes"]:
         print(printable(f"note: {note}"))
     held = [name for name, data in (("document", made.document), ("page", made.page), ("crop", made.crop)) if data is not None]

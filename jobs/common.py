@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from pipelines.errors import PagemillError
+from pipelines.errors import OutputUnwritable, PagemillError
 from pipelines.observe.log import printable
 
 if TYPE_CHECKING:
@@ -37,6 +39,19 @@ def say_held_back(held: HeldBack) -> None:
     if held.documents:
         noun = "document or a newer reading of it" if held.documents == 1 else "documents or newer readings of them"
         print(f"note: {held.documents} {noun} held back: {held.words()}", file=sys.stderr)
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """While a file or folder of this machine is written that the user named.
+
+    Raises:
+        OutputUnwritable: the system's own words.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputUnwritable(f"cannot write {place}: {error}") from error
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:

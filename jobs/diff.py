@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.common import Conf, OutputArgument, Settings, guarded
+from jobs.common import Conf, OutputArgument, Settings, guarded, writing
 from pipelines.config import load
 
 
@@ -29,8 +29,9 @@ def diff(
     with Output(output, options, parts=False) as before, Output(other or output, options, parts=False) as after:
         found = compare(before, run_a, after, run_b)
     target = to or Path(f"diff-{run_a}-{run_b}.html")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(render_diff(found).encode("utf-8", "replace"))
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(render_diff(found).encode("utf-8", "replace"))
     print(f"{found.both} pages in both: {found.equal} equal, {found.changed} changed")
     print(target)
 

@@ -18,6 +18,7 @@ import typer
 from jobs.common import Conf, Settings, guarded
 from pipelines.config import Config, load
 from pipelines.errors import ExitCode, PagemillError
+from pipelines.source.listing import is_remote
 
 _LEAST_FREE_GIB = 2.0
 _PDF = (
@@ -77,6 +78,8 @@ def checks(config: Config, output: str | None, ray: bool) -> list[Check]:
         found.append(Check("ray", lambda: _ray(config), remedy))
     if output is not None:
         remedy = "check endpoint, credentials and bucket; the store must honour If-None-Match on PUT (docs/operations.md)"
+        if not is_remote(output):
+            remedy = "name a folder, there or not, in which this user may write, on a file system with hard links"
         found.append(Check("output", lambda: _output(output, config), remedy))
     return found
 

@@ -33,7 +33,7 @@ def export(
     from pipelines.export.documents import documents
     from pipelines.export.paddleocr import PaddleOcrExport
     from pipelines.observe.pages import PageDrawer
-    from pipelines.output import open_store
+    from pipelines.output import open_target
     from pipelines.source.discovery import openers
     from pipelines.store.publishing import held_back
 
@@ -42,7 +42,7 @@ def export(
     drawing = PageDrawer(config, tuple(found_openers.values())) if overlay else nullcontext()
     numbers = {uri: number for number, uri in enumerate(found_openers, 1)}
     with Output(output, config.store.storage_options, published=not unpublished) as opened, drawing as drawer:
-        target_store = open_store(target, config.store)
+        target_store = open_target(target, config.store)
         writer = PaddleOcrExport(opened.store, target_store, config.paddleocr_vl, restructure, drawer, numbers)
         for found in documents(opened, document or []):
             writer.document(found, _options_of(opened, found, conf, settings))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.common import Conf, Manifest, Settings, guarded
+from jobs.common import Conf, Manifest, Settings, guarded, writing
 from pipelines.config import load
 
 
@@ -28,8 +28,9 @@ def report(
     with Output(output, config.store.storage_options, parts=False) as opened:
         html, run_id = recall(opened, config, run, page or [], manifest)
     target = to or Path(f"report-{run_id}.html")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(html.encode("utf-8", "replace"))
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(html.encode("utf-8", "replace"))
     print(target)
 
 

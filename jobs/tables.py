@@ -25,12 +25,12 @@ def tables(
     from pipelines.export.documents import documents
     from pipelines.export.tables import COLUMNS, WRITERS
     from pipelines.export.tables import tables as tables_of
-    from pipelines.output import open_store
+    from pipelines.output import open_target
     from pipelines.store.publishing import held_back
     from pipelines.store.reading import Output
 
     config = load(conf or [], settings or [])
-    writer = WRITERS[form](open_store(target, config.store))
+    writer = WRITERS[form](open_target(target, config.store))
     count = documents_with = 0
     with Output(output, config.store.storage_options, published=not unpublished) as opened:
         for found in documents(opened, document or [], COLUMNS):

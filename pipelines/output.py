@@ -87,7 +87,7 @@ def lanes_of(store: ObjectStore) -> list[Lane]:
     """
     try:
         count = check_format(store)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         count = 1
     return [Lane(number, count) for number in range(count)]
 
@@ -115,7 +115,7 @@ def _is_new(store: ObjectStore) -> bool:
     try:
         check_format(store)
         return False
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         foreign = next((key for key in store.list() if not key.startswith(".pagemill-probe-")), None)
     if foreign is not None:
         with contextlib.suppress(FileNotFoundError):
@@ -135,7 +135,29 @@ def open_existing(output: str, config: StoreConfig) -> ObjectStore:
     try:
         check_format(store)
     except FileNotFoundError:
-        raise ConfigError(f"{output} is not a pagemill output: it has no {MARK}") from None
+        raise no_output(output, store) from None
+    return store
+
+
+def no_output(output: str, store: ObjectStore) -> ConfigError:
+    """Why there is none."""
+    local = store.local_path("")
+    is_there = local is None or local.is_dir()
+    return ConfigError(f"{output} is not a pagemill output: {f'it has no {MARK}' if is_there else 'there is no such folder'}")
+
+
+def open_target(target: str, config: StoreConfig) -> ObjectStore:
+    """A folder or URI for results in another form, which can be written.
+
+    Raises:
+        OutputUnwritable
+    """
+    store, key = open_store(target, config), f".pagemill-probe-{secrets.token_hex(8)}"
+    try:
+        store.put(key, b"")
+    except (OSError, StoreUnavailable) as error:
+        raise OutputUnwritable(f"cannot write below {store.root}: {error}") from error
+    store.delete(key)
     return store
 
 
@@ -143,13 +165,15 @@ def check_format(store: ObjectStore) -> int:
     """The number of lanes.
 
     Raises:
-        FileNotFoundError: not an output.
+        FileNotFoundError: not an output, or a file.
         ConfigError: a newer major version, or not readable. OutputUnwritable: no permission. StoreUnavailable
     """
     try:
         mark = json.loads(store.get(MARK))
         version, lanes = str(mark["format"]), int(mark.get("lanes", 1))
         newer = int(version.split(".")[0]) > int(FORMAT_VERSION.split(".")[0])
+    except NotADirectoryError as error:
+        raise FileNotFoundError(str(error)) from error
     except StoreUnavailable as error:
         if isinstance(error.__cause__, PermissionError):
             raise OutputUnwritable(f"{store.root}: no permission to read {MARK}: {error.__cause__}") from None

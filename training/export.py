@@ -19,7 +19,7 @@ from PIL import Image
 
 from jobs.scoring.markup import tables
 from pipelines.config import Config
-from pipelines.errors import ConfigError, PagemillError
+from pipelines.errors import ConfigError, OutputUnwritable, PagemillError
 from pipelines.observe.pages import PageDrawer
 from pipelines.recognize.base import Task
 from pipelines.recognize.plan import PROMPTS
@@ -86,14 +86,17 @@ def export(
         openers: by URI, what opens documents of a manifest.
 
     Raises:
-        ConfigError: the choice is none, or `folder` has a train.jsonl already.
+        ConfigError: the choice is none, or `folder` has a train.jsonl already. OutputUnwritable
     """
     target = folder / "train.jsonl"
     if target.exists():
         raise ConfigError(f"{target} is there already: name another folder")
     choose(output, choice)
     rows = output.con.sql(_QUERY).to_arrow_table().to_pylist()
-    (folder / "crops").mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "crops").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputUnwritable(f"cannot write {folder}: {error}") from error
     written = Written()
     partial = target.with_suffix(".partial")
     with _Pages(config, openers or {}) as pages, partial.open("w", encoding="utf-8") as out:

@@ -24,6 +24,7 @@ from pipelines.source.changes import ChangeDetector, Verdict
 from pipelines.source.listing import (
     absolute,
     batched,
+    check_name,
     discover,
     is_remote,
     local_path,
@@ -48,8 +49,9 @@ def given_by(source: str, config: Config) -> Given:
     """What the rows of a manifest say, where the source is one.
 
     Raises:
-        BadManifest, SourceUnreachable
+        BadManifest, SourceUnreachable; ConfigError: an empty name.
     """
+    check_name(source)
     if not _is_file_of_names(source, config):
         return Given()
     with opened_manifest(source, config.source.storage_options, config.source.web) as copy:

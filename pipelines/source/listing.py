@@ -22,7 +22,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 import pyarrow as pa
 
 from pipelines.config import WebLimits
-from pipelines.errors import SourceTooLarge, SourceUnreachable, SourceUnreadable
+from pipelines.errors import ConfigError, SourceTooLarge, SourceUnreachable, SourceUnreadable
 from pipelines.secrets import public
 from pipelines.source.manifest import Row, is_manifest, manifest_rows
 from pipelines.source.pattern import Pattern, is_pattern
@@ -59,8 +59,9 @@ def discover(
 
     Raises:
         SourceUnreachable: there is no such source, or its listing broke off.
-        ConfigError: a manifest without a column of URIs.
+        ConfigError: a manifest without a column of URIs, or no name at all.
     """
+    check_name(source)
     if is_web(source):
         with opened_manifest(source, options, web) as copy:
             yield from _named_by(source, copy, options, requests, web, read)
@@ -86,6 +87,15 @@ def discover(
         yield from _walk(pattern.root or "/", skipped, pattern)
     else:
         raise SourceUnreachable(f"{source}: there is no such file or folder")
+
+
+def check_name(source: str) -> None:
+    """
+    Raises:
+        ConfigError: no name at all; it would be the folder that the process happens to be in.
+    """
+    if not source.strip():
+        raise ConfigError("the name of the source is empty; is a variable of the shell not set?")
 
 
 _FIRST_BATCH = 1_000  # one answer of an object store: reading begins with it

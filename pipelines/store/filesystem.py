@@ -167,11 +167,18 @@ def link_new(temporary: str, path: str) -> None:
 
 
 def _make_directory(directory: str) -> None:
-    """With its parents, each entry on the disk before anything is written below it."""
+    """With its parents, each entry on the disk before anything is written below it.
+
+    Raises:
+        NotADirectoryError: a file has that name. Not FileExistsError, by which a put says that somebody was first.
+    """
     if not os.path.isdir(directory):
         parent = os.path.dirname(directory)
         _make_directory(parent)
-        os.makedirs(directory, exist_ok=True)
+        try:
+            os.makedirs(directory, exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory) from error
         _sync_directory(parent)
 
 

@@ -14,10 +14,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipelines.errors import DamagedOutput, OutputUnwritable, StoreUnavailable
+from pipelines.errors import ConfigError, DamagedOutput, OutputUnwritable, StoreUnavailable
 from pipelines.store.filesystem import TEMPORARY, Counting, ask, link_new, open_filesystem, write_local
 
 T = TypeVar("T")
+
+
+def is_utf8(name: str) -> bool:
+    """False: bytes that are none, as a shell hands them over."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class ObjectStore(Counting):
@@ -27,9 +36,16 @@ class ObjectStore(Counting):
         root: a path, or a URI that fsspec knows (s3://bucket/prefix).
         options: for fsspec, e.g. `{"endpoint_url": ...}`; S3 credentials and endpoint come from the usual variables.
         retries: of one request. timeout_s: of one request (S3), while nothing comes; ten times that with its body.
+
+    Raises:
+        ConfigError: a name that is not UTF-8, or no name at all; it would be the folder that the process happens to be in.
     """
 
     def __init__(self, root: str, options: Mapping[str, Any] | None = None, retries: int = 6, timeout_s: float = 60) -> None:
+        if not root.strip():
+            raise ConfigError("the name of the folder for results is empty; is a variable of the shell not set?")
+        if not is_utf8(root):
+            raise ConfigError(f"{root!r}: the name of the folder for results is not UTF-8; name another one")
         super().__init__(retries)
         self._fs, self._root = open_filesystem(root, options or {}, timeout_s)
         self._timeout_s = timeout_s

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from pipelines.errors import ConfigError
-from pipelines.output import check_format, is_run_id, lanes_of
+from pipelines.output import check_format, is_run_id, lanes_of, no_output
 from pipelines.schema import PAGES
 from pipelines.store.ledger import Ledger
 from pipelines.store.objects import ObjectStore
@@ -108,7 +108,7 @@ class Output:
         try:
             check_format(self.store)
         except FileNotFoundError:
-            raise ConfigError(f"{uri} is not a pagemill output: it has no pagemill.json") from None
+            raise no_output(uri, self.store) from None
         self._scratch = tempfile.TemporaryDirectory(prefix="pagemill-read-")
         self.ledgers = [Ledger(self.store, lane, scratch=Path(self._scratch.name)) for lane in lanes_of(self.store)]
         for ledger in self.ledgers:

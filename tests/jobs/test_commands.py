@@ -107,7 +107,9 @@ def test_audit_with_and_without_the_source(call: Call, tmp_path: Path) -> None:
     text_pdf(source / "new.pdf", 1)
     code, out = call("audit", output, "--source", source)
     assert code == ExitCode.AUDIT_FAILED
+    assert "NOT READ   " in out
     assert "new.pdf: listed, but has no source record" in out
+    assert out.splitlines()[-1].startswith("NOT complete: run ingest again")  # what nobody has read yet is not damage
     assert call("audit", output)[0] == 0
     part = next((output / "pages").iterdir())
     part.write_bytes(part.read_bytes()[:-1])
@@ -134,16 +136,37 @@ def test_exit_codes_of_what_never_starts(call: Call, tmp_path: Path) -> None:
         (("ingest", source, lanes, "--inline"), 2, "4 lanes"),
         (("ingest", source, broken, "--inline"), 2, "damaged"),
         (("ingest", source, "/proc/nothing/here", "--inline"), 5, "cannot write"),
+        (("ingest", source, tmp_path / "file" / "below", "--inline"), 5, "Not a directory"),
+        (("ingest", "", tmp_path / "o3", "--inline"), 2, "the name of the source is empty"),
+        (("ingest", source, tmp_path / "o\udcff", "--inline"), 2, "is not UTF-8"),
+        (("ingest", source, " ", "--inline"), 2, "the name of the folder for results is empty"),
+        (("plan", "", tmp_path / "o3"), 2, "the name of the source is empty"),
         (("ingest", tmp_path / "nowhere", tmp_path / "o1", "--inline"), 4, "no such file or folder"),
         (("ingest", "nosuch://bucket/x", tmp_path / "o2", "--inline"), 2, "nosuch"),
-        (("status", tmp_path / "mine"), 2, "not a pagemill output"),
+        (("status", tmp_path / "mine"), 2, "not a pagemill output: it has no pagemill.json"),
+        (("status", tmp_path / "file"), 2, "not a pagemill output: there is no such folder"),
+        (("status", tmp_path / "file" / "below"), 2, "not a pagemill output: there is no such folder"),
+        (("status", ""), 2, "the name of the folder for results is empty"),
         (("ingest", source), 2, "Missing argument"),
     ):
         given = options if arguments[0] != "status" and len(arguments) > 2 else []
         ended, out = call(*arguments, *given)
         assert (ended, said in out) == (code, True), (arguments, out)
+    assert not (tmp_path / "o3").exists()
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_results_that_cannot_be_written_are_said(call: Call, tmp_path: Path) -> None:
+    inline(archive(tmp_path / "in", {"a": 1}), output := tmp_path / "out")
+    (file := tmp_path / "file").write_text("a file")
+    for arguments in (
+        ("export", output, file), ("tables", output, file / "below"), ("report", output, "--to", file / "r.html"),
+        ("capsule", output, "a.pdf:1", "--to", file / "c.zip"), ("export-sft", output, file / "sft", "--where", "true"),
+    ):  # fmt: skip
+        code, said = call(*arguments)
+        assert (code, "OUTPUT_UNWRITABLE: cannot write " in said) == (ExitCode.OUTPUT_UNWRITABLE, True), (arguments, said)
+    assert file.read_text() == "a file"
 
 
 def test_an_older_minor_version_is_read_and_written_on(call: Call, tmp_path: Path) -> None:
