@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+from typing import Annotated
+
 import typer
 
 from jobs.audit import audit
@@ -36,6 +39,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Archives of documents to Parquet and Markdown, with nothing lost.",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"pagemill {metadata.version('pagemill')}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """What stands before a command's name."""
+
+
 reading = (ingest, nightly, reprocess, canary, publish)
 looking = (plan, audit, status, show, report, diff, capsule, replay)
 for command in (*reading, *looking, export, tables, compact, gc, doctor, tune, finetune):

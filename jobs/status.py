@@ -9,6 +9,12 @@ from jobs.common import Conf, OutputArgument, Settings, guarded
 from pipelines.config import Config, load
 from pipelines.errors import PagemillError
 
+# documents that could not be opened, and objects that there are and that could not be had, by what the ledger says of each last
+_UNOPENED = """SELECT error_code, count(*) FROM document_latest WHERE page_count IS NULL AND error_code IS NOT NULL
+               GROUP BY 1 ORDER BY 2 DESC, 1"""
+_NOT_READ = """SELECT error_code, count(*) FROM source_latest WHERE presence = 'present' AND error_code IS NOT NULL
+               GROUP BY 1 ORDER BY 2 DESC, 1"""
+
 
 def status(output: OutputArgument, conf: Conf = None, settings: Settings = None) -> None:
     """What OUTPUT holds: documents and pages by state, what was read with which configuration, the last run."""
@@ -23,13 +29,15 @@ def status(output: OutputArgument, conf: Conf = None, settings: Settings = None)
             begun = sum(bool(ledger.files) for ledger in opened.ledgers)
             print("lanes    ", f"{len(opened.ledgers)}, of which {begun} have begun")
         documents = "SELECT state, count(*) FROM document_latest GROUP BY 1 ORDER BY 1"
-        print("documents", *_named(con.execute(documents).fetchall()))
+        print("documents", _named(con.execute(documents).fetchall()))
         pages = count_pages(con)
-        print("pages    ", *_named(pages.states))
-        print("errors   ", *_named(pages.errors))
+        print("pages    ", _named(pages.states))
+        print("errors   ", _named(pages.errors))
+        print("unopened ", _named(con.execute(_UNOPENED).fetchall()))
+        print("not read ", _named(con.execute(_NOT_READ).fetchall()))
         print("pending  ", f"{pages.pending} pages")
         read_with = [f"{count} {name}" + f" {options}" * bool(options) for name, options, count in pages.prints]
-        print("read with", *read_with or ["none"])
+        print("read with", ", ".join(read_with) or "none")
         print("other    ", _other(pages.prints, config))
         if find_unpublished(con) and (held := held_back(con)).documents:
             print("held back", f"{held.documents} documents or newer readings of them: {held.words()}")
@@ -51,8 +59,8 @@ def _other(prints: Sequence[tuple[str, str, int]], config: Config) -> str:
     return f"{other} pages, the present configuration is {current('')[0]}" + hint * bool(other)
 
 
-def _named(counts: Sequence[tuple[str, int]]) -> list[str]:
-    return [f"{count} {name}" for name, count in counts] or ["none"]
+def _named(counts: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts) or "none"
 
 
 if __name__ == "__main__":

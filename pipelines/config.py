@@ -330,7 +330,9 @@ def _read(file: str | Path) -> Mapping[str, Any]:
         text = path.read_text(encoding="utf-8") if path.is_file() else shipped.read_text(encoding="utf-8")
         loaded = yaml.safe_load(text) or {}
     except FileNotFoundError:
-        raise ConfigError(f"--conf {file}: no such file, and none of that name is shipped") from None
+        raise ConfigError(
+            f"--conf {file}: no such file, and none of that name is shipped{_nearest(str(file), _shipped())}"
+        ) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"--conf {file}: {_where(error)}") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -338,6 +340,15 @@ def _read(file: str | Path) -> Mapping[str, Any]:
     if not isinstance(loaded, dict):
         raise ConfigError(f"--conf {file}: expected `section: {{key: value}}`, found {type(loaded).__name__}")
     return loaded
+
+
+def _shipped() -> list[str]:
+    """Names of the files that the package has, as `--conf` takes them."""
+    conf = resources.files("conf")
+    folders = [folder for folder in conf.iterdir() if folder.is_dir() and folder.name in ("hardware", "engines")]
+    return sorted(
+        f"{folder.name}/{file.name[:-5]}" for folder in folders for file in folder.iterdir() if file.name.endswith(".yaml")
+    )
 
 
 def _parse_setting(setting: str) -> Mapping[str, Any]:
@@ -361,8 +372,10 @@ def _where(error: yaml.YAMLError) -> str:
 def _merge(into: dict[str, Any], new: Mapping[str, Any], origin: str) -> None:
     known = [f"{section}.{key}" for section, key, _ in _keys()]
     for section, values in new.items():
-        if section not in into or not isinstance(values, Mapping):
+        if section not in into:
             raise ConfigError(f"{origin}: unknown section {section!r}{_nearest(str(section), list(into))}")
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{origin}: {section}: expected `{section}: {{key: value}}`, found {type(values).__name__}")
         for key, value in values.items():
             if f"{section}.{key}" not in known:
                 raise ConfigError(f"{origin}: unknown key {section}.{key}{_nearest(f'{section}.{key}', known)}")

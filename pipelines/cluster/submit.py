@@ -69,7 +69,8 @@ class Head:
             except ray.exceptions.AuthenticationError as error:
                 raise ConfigError(_token_words(self._address, error)) from None
             except ValueError as error:
-                raise ConfigError(f"--working-dir {job.working_dir}: {error}") from None
+                option = f"--working-dir {job.working_dir}" if job.working_dir else f"--address {self._address}"
+                raise ConfigError(f"{option}: {error}") from None
             except _WORLD as error:
                 if self._is_there(job.job_id):
                     return

@@ -18,6 +18,7 @@ from pipelines.observe.summary import MEMORY_HINT, Summary
 from pipelines.store.objects import ObjectStore
 
 SCHEMA = "1.0"  # of report.json
+_SAID = 10  # failures in the last lines
 
 
 def write_report(
@@ -54,7 +55,9 @@ def final_line(summary: Summary, exit_code: ExitCode, report: dict[str, str]) ->
         return f"nothing to do: {words}\nReport    {output}/{report.get('report.html', '')}"
     documents = _counted(summary.documents, "documents") or "0 documents"
     pages = _counted(summary.pages, "pages") or "0 pages"
-    lines = [f"{summary.status}: {documents}; {pages}" + (f"; {summary.pending} pages pending" if summary.pending else "")]
+    more = [f"; {_counted(summary.source_errors, 'objects not read')}"] if summary.source_errors else []
+    more += [f"; {summary.pending} pages pending"] if summary.pending else []
+    lines = [f"{summary.status}: {documents}; {pages}" + "".join(more)]
     if summary.message:
         lines.append(summary.message)
     if summary.published is False:
@@ -65,7 +68,9 @@ def final_line(summary: Summary, exit_code: ExitCode, report: dict[str, str]) ->
         lines.append(_memory_line(summary.memory_kills))
     if summary.status == "interrupted":
         lines.append(f"left      {_left(summary)}")
-    lines += [_failure_line(failure.as_dict()) for failure in summary.failures[:10]]
+    lines += [_failure_line(failure.as_dict()) for failure in summary.failures[:_SAID]]
+    if unsaid := len(summary.failures[_SAID:]) + summary.failures_left_out:
+        lines.append(f"  ... and {unsaid} more: pagemill status {summary.output}, and the report")
     if exit_code in (ExitCode.OK, ExitCode.SOME_FAILED, ExitCode.INTERRUPTED, ExitCode.UNPUBLISHED):
         lines += [f"Markdown  {output}/markdown", f"Parquet   {output}/pages"]
         lines += [f"Report    {output}/{report['report.html']}"] if report else []

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.config import Config, load
+from pipelines.errors import ConfigError
 from pipelines.recognize.base import Crop
 from pipelines.recognize.checkpoint import format_of
 from pipelines.recognize.pack import PatchFormat, normalise, pack
@@ -93,7 +94,10 @@ def _engine(model: Path, config: Config) -> Any:
     from pipelines.recognize import vllm_engine
 
     os.environ.update({k: os.environ.get(k, v) for k, v in vllm_engine._ENVIRONMENT.items()})
-    from vllm import LLM
+    try:
+        from vllm import LLM
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"reading with a model: {error}: pip install 'pagemill[gpu]', or --constants-only") from error
 
     arguments = vllm_engine._arguments(config, model) | {"enforce_eager": True, "max_num_seqs": 16}
     arguments.setdefault("kv_cache_memory_bytes", 1 << 29)

@@ -279,7 +279,8 @@ def _pages(value: Any) -> str:
         found = _RANGE.fullmatch(part)
         first, last = (int(found[1]), found[2]) if found else (0, None)
         if not first or (last and int(last) < first):
-            raise ConfigError(f"pages: expected ranges from 1 like 1-3,7,12- (got {text!r})")
+            most = ", of at most 7 digits" if re.search(r"\d{8}", part) else ""
+            raise ConfigError(f"pages: expected ranges from 1 like 1-3,7,12-{most} (got {text!r})")
     return re.sub(r"\s", "", text)
 
 

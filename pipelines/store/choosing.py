@@ -83,17 +83,22 @@ def checked(option: str, predicate: str) -> str:
     Raises:
         ConfigError: it is not one expression, whole in itself.
     """
+    wanted = ConfigError(f"{option} {predicate}: expected one condition, e.g. \"state = 'failed'\"")
+    if not predicate.strip():
+        raise wanted
     con = duckdb.connect(config={"temp_directory": ""})  # it only parses
     try:
         ((told,),) = con.execute("SELECT json_serialize_sql(?)", [f"SELECT {predicate}"]).fetchall()
     finally:
         con.close()
     parsed = json.loads(told)
+    if parsed.get("error_type") == "not implemented":  # several statements, or one that is no SELECT
+        raise wanted
     if parsed.get("error"):
         raise ConfigError(f"{option} {predicate}: {parsed.get('error_message', 'not SQL')}")
     nodes = [statement["node"] for statement in parsed["statements"]]
     if len(nodes) != 1 or not _is_expression(nodes[0]):
-        raise ConfigError(f"{option} {predicate}: expected one condition, e.g. \"state = 'failed'\"")
+        raise wanted
     return f"(\n{predicate}\n)"  # line ends: a comment in it ends there
 
 
@@ -200,7 +205,9 @@ def choose(output: Output, choice: Choice, prints: Prints = lambda _: ("", ""), 
             con.execute(_ROWS.format(pages="SELECT * FROM pages", current=current))
             con.execute(query)
     except duckdb.Error as error:
-        raise ConfigError(f"{choice.words()}: {str(error).splitlines()[0].rstrip()}") from None
+        told = [line.strip() for line in str(error).splitlines()]
+        near = next((f" {line}" for line in told if line.startswith("Candidate bindings")), "")  # names like the one that is none
+        raise ConfigError(f"{choice.words()}: {told[0]}{near}") from None
     finally:
         if choice.ids is not None:
             con.unregister("ids")

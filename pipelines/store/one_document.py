@@ -6,14 +6,16 @@ Invariant: shows live rows only, by the one rule for readers.
 from __future__ import annotations
 
 import io
+import os
 from typing import Any
+from urllib.parse import quote_from_bytes
 
 import duckdb
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.errors import ConfigError
-from pipelines.store.objects import ObjectStore
+from pipelines.store.objects import ObjectStore, is_utf8
 from pipelines.store.publishing import HeldBack, held_back
 
 _FIND = """
@@ -25,6 +27,8 @@ WHERE starts_with(doc_id, $1) OR ends_with(uri, $1) ORDER BY doc_id LIMIT $2
 
 def find_documents(con: duckdb.DuckDBPyConnection, name: str, most: int = 1_000_000) -> list[str]:
     """Ids of the documents that an id, a URI, the beginning of the one or the end of the other names."""
+    if not is_utf8(name):
+        name = quote_from_bytes(os.fsencode(name))
     return [str(row[0]) for row in con.execute(_FIND, [name, most]).fetchall()]
 
 

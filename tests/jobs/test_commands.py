@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +170,57 @@ def test_results_that_cannot_be_written_are_said(call: Call, tmp_path: Path) -> 
     assert file.read_text() == "a file"
 
 
+def test_what_was_not_read_is_said(call: Call, tmp_path: Path) -> None:
+    source, output = archive(tmp_path / "in", {"a": 1}), tmp_path / "out"
+    for number in range(11):
+        (source / f"web-{number}.pdf").write_bytes(b"<html><body>%d</body></html>" % number)
+    (source / "dangling.pdf").symlink_to(tmp_path / "nowhere")
+    code, out = call("ingest", source, output, "--inline", *settings(tmp_path))
+    assert code == ExitCode.SOME_FAILED
+    assert "finished: 12 documents (11 failed, 1 ok); 1 pages (1 ok); 1 objects not read (1 SOURCE_UNREADABLE)" in out
+    assert out.count("HTML_PAGE") + out.count("  SOURCE_UNREADABLE") == 10
+    assert f"... and 2 more: pagemill status {output}, and the report" in out
+    said = words(call("status", output)[1])
+    assert (said["documents"], said["errors"]) == ("11 failed, 1 ok", "none")
+    assert (said["unopened"], said["not read"]) == ("11 HTML_PAGE", "1 SOURCE_UNREADABLE")
+    code, out = call("audit", output)
+    assert (code, words(out)["sources"]) == (ExitCode.OK, "13, of which 1 could not be fetched")
+
+
+def test_a_name_that_is_not_utf8_is_found(call: Call, tmp_path: Path) -> None:
+    source, output = archive(tmp_path / "in", {"a": 1}), tmp_path / "out"
+    os.rename(source / "a.pdf", os.fsencode(source) + b"/b\xff 1.pdf")
+    inline(source, output)
+    for name in ("b\udcff 1.pdf", "b%FF%201.pdf"):  # as a shell hands it over, and as it is stored
+        code, out = call("show", output, name)
+        assert (code, "Document a" in out) == (ExitCode.OK, True), out
+
+
+def test_the_version_is_told(call: Call) -> None:
+    from importlib import metadata
+
+    assert call("--version") == (0, f"pagemill {metadata.version('pagemill')}\n")
+
+
+def test_a_configuration_that_cannot_be_names_what_could(call: Call, tmp_path: Path) -> None:
+    (file := tmp_path / "c.yaml").write_text("raster: 5\n")
+    for arguments, said in (
+        (("--set", "raster.dpy=1"), "unknown key raster.dpy; did you mean raster.dpi?"),
+        (("--set", "rastr.dpi=1"), "unknown section 'rastr'; did you mean raster?"),
+        (("--conf", file), "raster: expected `raster: {key: value}`, found int"),
+        (("--conf", "hardware/h10"), "none of that name is shipped; did you mean hardware/h100?"),
+        (("--set", "raster.dpi=-3"), "raster.dpi: Input should be greater than or equal to 36 (got -3)"),
+    ):
+        code, out = call("config", "show", *arguments)
+        assert (code, said in out) == (ExitCode.BAD_CONFIG, True), out
+
+
+def test_a_model_is_not_compared_without_vllm(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    code, out = call("verify-model", ROOT / "tests" / "fixtures" / "paddleocr-vl-tiny")
+    assert (code, "pip install 'pagemill[gpu]', or --constants-only" in out) == (ExitCode.BAD_CONFIG, True), out
+
+
 def test_an_older_minor_version_is_read_and_written_on(call: Call, tmp_path: Path) -> None:
     source, output = archive(tmp_path / "in", {"a": 1}), tmp_path / "out"
     inline(source, output)
@@ -297,7 +349,10 @@ def test_reprocess_counts_first(call: Call, tmp_path: Path) -> None:
     assert said["read with"] == "0 with the present configuration, 7 with another"
     assert call("reprocess", settled, *options)[0] == ExitCode.BAD_CONFIG
     code, out = call("reprocess", settled, "--where", "stat = 1", *options)
-    assert (code, 'stat" not found' in out) == (ExitCode.BAD_CONFIG, True), out
+    assert (code, 'stat" not found' in out, '"state"' in out) == (ExitCode.BAD_CONFIG, True, True), out
+    for nothing in ("", " ", "true; DROP TABLE x"):
+        code, out = call("reprocess", settled, "--where", nothing, *options)
+        assert (code, "expected one condition, e.g." in out) == (ExitCode.BAD_CONFIG, True), out
     assert len(list((settled / "runs").iterdir())) == 1  # no run was begun
     code, out = call("reprocess", settled, "--where", "false", "--inline", *options)
     assert (code, "nothing to do: no page" in out) == (ExitCode.OK, True), out

@@ -164,6 +164,7 @@ def test_the_default_grace_fits_the_default_deadlines() -> None:
     [
         (["--token-file", "/nowhere", "ingest", "a", "b"], "no such file"),
         (["--working-dir", "/nowhere", "ingest", "a", "b"], "no such folder"),
+        (["--address", "head", "ingest", "a", "b"], "BAD_CONFIG: --address head: "),
     ],
 )
 def test_what_is_never_submitted(arguments: list[str], said: str) -> None:

@@ -75,6 +75,7 @@ def test_rows_of_one_object_are_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
+        ({"uri": ["a"], "pages": ["1-99999999"]}, r"row 1: pages: expected ranges .*, of at most 7 digits \(got '1-99999999'\)"),
         ({"uri": ["a", "b"], "pages": ["1", "3-1"]}, r"row 2: pages: expected ranges .*'3-1'"),
         ({"uri": ["a"], "pages": ["0-2"]}, "row 1: pages"),
         ({"uri": ["a"], "pages": ["all"]}, "row 1: pages"),
