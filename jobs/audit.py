@@ -43,7 +43,7 @@ def audit(
     if result.left_out:
         print(f"left out   {result.left_out} pages that no row of a manifest asked for")
     print(f"parts      {result.parts} live, {result.orphans} orphans (harmless)")
-    for label, lines in (("PROBLEM", result.problems), ("NOT READ", result.undone)):
+    for label, lines in (("PROBLEM", result.problems), ("NOT READ", result.undone), ("history", result.history)):
         for line in lines:
             print(printable(f"{label:10} {line}"))
     print(_verdict(result))

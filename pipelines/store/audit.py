@@ -81,6 +81,7 @@ class AuditResult:
     idle_lanes: list[int] = field(default_factory=list)  # in which no job ever ran: nobody looked at their sources
     problems: list[str] = field(default_factory=list)  # what no run mends
     undone: list[str] = field(default_factory=list)  # what the next run does: an object that no run has seen, a document's end
+    history: list[str] = field(default_factory=list)  # what superseded readings lack: no live page, no error
 
     @property
     def pending_work(self) -> bool:
@@ -93,6 +94,10 @@ class AuditResult:
     def problem(self, words: str) -> None:
         if len(self.problems) < _MOST_PROBLEMS:
             self.problems.append(words)
+
+    def remark(self, words: str) -> None:
+        if len(self.history) < _MOST_PROBLEMS:
+            self.history.append(words)
 
     def not_done(self, words: str) -> None:
         if len(self.undone) < _MOST_PROBLEMS:
@@ -119,7 +124,7 @@ def audit(uri: str, listing: Iterable[str] | None = None, storage_options: Mappi
             _sources(output.con, listing, result)
             install_live_spans(output.con)
             _equation(output.con, result)
-            stored = PartAudit(output.store, output.con, result.problem, _MOST_PROBLEMS)
+            stored = PartAudit(output.store, output.con, result.problem, _MOST_PROBLEMS, result.remark)
             result.parts, result.orphans = stored.parts()
             stored.images()
             stored.markdown()

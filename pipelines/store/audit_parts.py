@@ -95,10 +95,16 @@ class _Rows:
 class PartAudit:
     """Over a connection with the ledger's views and the table `live_span`."""
 
-    def __init__(self, store: ObjectStore, con: duckdb.DuckDBPyConnection, problem: Problem, most_problems: int) -> None:
+    def __init__(
+        self, store: ObjectStore, con: duckdb.DuckDBPyConnection, problem: Problem, most_problems: int, remark: Problem
+    ) -> None:
+        """
+        Args:
+            remark: told of what concerns superseded readings alone.
+        """
         self._store = store
         self._con = con
-        self._problem = problem
+        self._problem, self._remark = problem, remark
         self._most = most_problems
 
     def parts(self) -> tuple[int, int]:
@@ -107,7 +113,7 @@ class PartAudit:
         self._con.execute(_LIVE_PARTS + ";" + _NAMED)
         self._con.execute("CREATE OR REPLACE TABLE shown_image (doc_id VARCHAR, image VARCHAR)")
         for (part,) in self._con.execute(_HISTORY_MISSING, [self._most]).fetchall():
-            self._problem(f"{part}: missing; it holds superseded readings only")
+            self._remark(f"{part}: missing; it holds superseded readings only")
         for batch in self._batches():
             self._compare(batch)
         live, orphans = "SELECT count(*) FROM live_part", "SELECT count(*) FROM found f ANTI JOIN named_part n ON n.part = f.key"
