@@ -29,8 +29,9 @@ class CardWatch:
 
     @classmethod
     def here(cls) -> CardWatch | None:
-        """Of the card that Ray gave this actor; None: it has none."""
-        return cls(lambda: card_in_use(visible_card())) if ray.get_gpu_ids() else None
+        """Of the card that Ray gave this actor; None: it has none, or is none (asked elsewhere, Ray would start a cluster)."""
+        on_card = ray.is_initialized() and ray.get_gpu_ids()
+        return cls(lambda: card_in_use(visible_card())) if on_card else None
 
     def taken(self) -> dict[str, CardUsage]:
         """What was seen since the last call."""

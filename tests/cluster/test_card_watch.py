@@ -7,6 +7,8 @@ import threading
 import time
 from pathlib import Path
 
+import ray
+
 from pipelines.cluster.card_watch import CardWatch
 from pipelines.cluster.graph import Actor, decode, encode
 from pipelines.observe.summary import Summary
@@ -56,9 +58,10 @@ def test_cards_of_every_pool_come_into_the_report(tmp_path: Path) -> None:
     site = Site(config, str(tmp_path / "out"), "run", "print", identify(config))
     path = text_pdf(tmp_path / "a.pdf", 2)
     span = Span(hashlib.sha256(path.read_bytes()).hexdigest(), 1, (0, 1), str(path), 2, "pdf")
-    names = stage_names(config)
+    names, was_there = stage_names(config), ray.is_initialized()
     pools = [Actor(names[:1], site), Actor(names[1:2], site), Actor(names[2:], site)]
     assert all(actor._card is None for actor in pools)  # Ray gave none to this process
+    assert was_there == ray.is_initialized()  # and nobody started one to ask
     pools[1]._card = watched(Card("0 a card", 80, 100))
     pools[2]._card = watched(Card("1 a card", 40))
     table = encode([span])
