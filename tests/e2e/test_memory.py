@@ -65,6 +65,7 @@ def stays_flat(driver: Driver, folder: Path, documents: int, every_s: float, tim
     assert max(late) <= max(early) * 1.1 + 48 * _MIB
 
 
+@pytest.mark.long  # half a minute of CI; the one of 20,000 looks at the same
 @pytest.mark.timeout(900)
 def test_a_thousand_documents(driver: Driver, tmp_path: Path) -> None:
     stays_flat(driver, tmp_path, 1_000, 0.5, 600)

@@ -13,7 +13,7 @@ import pytest
 
 import pagemill
 import pipelines.raster.rasterize
-import pipelines.source.probing
+import pipelines.source.bounds
 from pipelines.errors import ExitCode
 from pipelines.ingest import ingest
 from pipelines.raster.isolate import IsolatedRasterizer
@@ -75,7 +75,7 @@ def _children_that_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         return lambda *_: kept
 
     close = IsolatedRasterizer.close
-    for module in (pipelines.source.probing, pipelines.raster.rasterize):
+    for module in (pipelines.source.bounds, pipelines.raster.rasterize):
         monkeypatch.setattr(module, "IsolatedRasterizer", shared(close))
     yield
     for kept in made:
