@@ -13,6 +13,7 @@ from pipelines.config import AssembleConfig
 from pipelines.schema import FURNITURE, Block, SpanWork
 
 _INLINE = re.compile(r"([\\`*_\[\]<>|~$])")
+_INDENT = re.compile(r"^[ \t]+", re.MULTILINE)  # four columns of it would make a line code
 _LINE_START = re.compile(r"^(\s*)(#{1,6}(?=\s|$)|[-+](?=\s|$)|=+\s*$|-{3,}\s*$|(\d{1,9})([.)])(?=\s|$))")
 _ENTITY = re.compile(r"&(?=#?\w{1,32};)")
 _BULLET = re.compile("^\\s*(?:[\u2022\u25cf\u25aa\u25e6\u2023\u00b7*\u2013-])\\s+")
@@ -60,7 +61,7 @@ def block_markdown(block: Block) -> str:
     if block.label == "code":
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", block.content)), default=0))
         return f"{fence}\n{block.content}\n{fence}"
-    return text
+    return _INDENT.sub("", text)
 
 
 def with_formulas(text: str) -> str:
@@ -91,7 +92,7 @@ def _items(lines: Iterable[str]) -> Iterator[str]:
     """Lines of a list as its items. A number stays where Markdown counts the same: at the start of a run of numbers, and
     where it follows the one before; elsewhere it is text of the item."""
     before: int | None = None
-    for line in filter(str.strip, lines):
+    for line in filter(None, (line.strip() for line in lines)):
         number = _NUMBER.match(line)
         counted = number is not None and (before is None or int(number[1]) == before + 1)
         if number is not None and counted:

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -51,6 +51,9 @@ class Seen(HTMLParser):
 RENDERER = MarkdownIt("gfm-like", {"html": True, "linkify": False})
 
 
+@example("\t<b>", "text", "pixels")
+@example("    <b>\n \t x", "text", "text_layer")
+@example("\t\t<b>\n      1. x", "list", "pixels")
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
