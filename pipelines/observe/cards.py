@@ -16,23 +16,24 @@ class CardUsage:
 
     samples: int = 0
     busy: float = 0.0  # sum of percent
-    watts: float = 0.0  # sum
+    watts: float | None = None  # sum; None: the card does not say
     used: int = 0  # bytes, the most
 
-    def add(self, busy: float, watts: float, used: int) -> None:
+    def add(self, busy: float, watts: float | None, used: int) -> None:
         self.merge(CardUsage(1, busy, watts, used))
 
     def merge(self, other: CardUsage) -> None:
         self.samples += other.samples
         self.busy += other.busy
-        self.watts += other.watts
+        if other.watts is not None:
+            self.watts = (self.watts or 0.0) + other.watts
         self.used = max(self.used, other.used)
 
     def as_dict(self, name: str) -> dict[str, Any]:
         count = max(1, self.samples)
         return {
             "card": name, "samples": self.samples, "busy_percent": round(self.busy / count, 1),
-            "watts": round(self.watts / count, 1), "used_bytes": self.used,
+            "watts": None if self.watts is None else round(self.watts / count, 1), "used_bytes": self.used,
         }  # fmt: skip
 
 

@@ -62,7 +62,8 @@ def values(summary: Summary, cards: Sequence[CardUse] = ()) -> Iterator[tuple[Me
     for card in cards:
         yield GPU_BUSY, card.name, card.busy
         yield GPU_MEMORY, card.name, float(card.used)
-        yield GPU_POWER, card.name, card.watts
+        if card.watts is not None:
+            yield GPU_POWER, card.name, card.watts
     shown = summary.as_dict()
     quality = shown["quality"]
     for metric, by_label in (

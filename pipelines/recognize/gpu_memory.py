@@ -107,7 +107,7 @@ class CardUse:
     name: str  # index and name
     busy: float  # percent of the last sample period in which a kernel ran
     used: int  # bytes
-    watts: float
+    watts: float | None  # None: the card does not say
 
 
 def cards_in_use() -> list[CardUse]:
@@ -140,9 +140,9 @@ def _asked(handles: Callable[[Any], list[Any]]) -> list[CardUse]:
 def _use(nvml: Any, handle: Any) -> CardUse:
     name = nvml.nvmlDeviceGetName(handle)
     try:
-        watts = nvml.nvmlDeviceGetPowerUsage(handle) / 1000
+        watts: float | None = nvml.nvmlDeviceGetPowerUsage(handle) / 1000
     except nvml.NVMLError_NotSupported:  # cards of some laptops
-        watts = 0.0
+        watts = None
     return CardUse(
         f"{nvml.nvmlDeviceGetIndex(handle)} {name if isinstance(name, str) else name.decode()}",
         float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu),

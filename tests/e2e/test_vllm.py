@@ -86,7 +86,7 @@ def test_a_document_through_ray_and_vllm(driver: Driver, tmp_path: Path) -> None
     assert quality["patches"] >= 4 * quality["crops"]  # a merged token of four is the least that a picture has
 
 
-@pytest.mark.long  # one run in several fails for a reason that is not known: the engine to kill is not found among the children
+@pytest.mark.long  # one run of four failed, the reason was not found; in make test an engine dies in tests/e2e/test_vision.py
 def test_an_engine_killed_in_mid_run_loses_nothing(driver: Driver, tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()
