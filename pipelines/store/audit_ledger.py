@@ -8,7 +8,6 @@ segment are in memory at a time.
 from __future__ import annotations
 
 import io
-import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,13 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.store.fetch import fetched
-from pipelines.store.inventory import Inventory
+from pipelines.store.gaps import commits_there
 from pipelines.store.ledger import Ledger, LedgerFile
 from pipelines.store.objects import ObjectStore
 from pipelines.store.records import RECORDS
 from pipelines.store.segments import commit_key
 
-_COMMIT = re.compile(r"ledger/(\d+)/(\d{8,})\.parquet")
 _MOST_NAMED = 10  # commits of one kind of damage that are named one by one
 _BATCH_RECORDS = 50_000
 
@@ -37,21 +35,12 @@ def audit_ledgers(store: ObjectStore, ledgers: Sequence[Ledger], problem: Proble
     Args:
         ledgers: of all lanes, refreshed: what was read from them is what is held against the commits.
     """
-    found = _commits_there(store)
+    found = commits_there(store)
     for lane in sorted(set(found) - {ledger.lane.number for ledger in ledgers}):
         problem(f"ledger/{lane}: holds commits, but pagemill.json says that there are {len(ledgers)} lanes: nobody reads it")
     for ledger in ledgers:
         _numbers(store, ledger, found.get(ledger.lane.number, array("q")), problem)
         _files(store, ledger, problem)
-
-
-def _commits_there(store: ObjectStore) -> dict[int, array[int]]:
-    """Numbers of the commits by lane, as the store lists them: 8 bytes each."""
-    found: dict[int, array[int]] = {}
-    for stored in Inventory(store).below("ledger"):
-        if match := _COMMIT.fullmatch(stored.key):
-            found.setdefault(int(match[1]), array("q")).append(int(match[2]))
-    return found
 
 
 def _numbers(store: ObjectStore, ledger: Ledger, numbers: array[int], problem: Problem) -> None:
