@@ -169,6 +169,7 @@ def test_one_batch_is_under_way_while_the_last_is_read() -> None:
 
     class Network:
         batch_pages = 2
+        device = torch.device("cpu")
 
         def begin(self, pixels: list[Any], cut: float, outlines: bool) -> str:
             told.append(f"begin {len(pixels)}")
