@@ -1,4 +1,4 @@
-"""Fixtures that many tests share: one Ray cluster and one S3 server a session, drivers as processes of their own."""
+"""Fixtures that many tests share: one Ray cluster and one S3 server a session (of two halves each), drivers as processes."""
 
 from __future__ import annotations
 

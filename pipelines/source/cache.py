@@ -202,14 +202,18 @@ class DocumentCache:
 
     @contextmanager
     def _partial(self) -> Iterator[BufferedRandom]:
-        self._make()
-        path = self._directory / f"{_PARTIAL}{secrets.token_hex(8)}"
-        with open(path, "w+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # released by the end of the process, whatever ends it
-            try:
-                yield file
-            finally:
-                path.unlink(missing_ok=True)
+        while True:
+            self._make()
+            path = self._directory / f"{_PARTIAL}{secrets.token_hex(8)}"
+            with open(path, "w+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # released by the end of the process, whatever ends it
+                if not path.exists():  # whose clock is ahead found it old, and no lock on it yet
+                    continue
+                try:
+                    yield file
+                finally:
+                    path.unlink(missing_ok=True)
+                return
 
     def _transfer(self, uri: str, options: Mapping[str, Any], file: BufferedRandom) -> None:
         if is_web(uri) and self._web is not None:

@@ -111,9 +111,9 @@ def test_an_engine_killed_in_mid_run_loses_nothing(driver: Driver, tmp_path: Pat
         seen |= {engine.pid: engine for engine in engines()}
         time.sleep(0.1)
     out, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, out
     assert killed, out
     assert len(seen) > killed, "no engine came back"
-    assert process.returncode == 0, out
     rows = sorted(pagemill.read(output, "pages").to_pylist(), key=_index)
     assert [row["state"] for row in rows] == ["ok"] * 24
     similar = sum(_content(row) == truth(page) for row, page in zip(rows, pages, strict=True))

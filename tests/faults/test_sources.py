@@ -44,6 +44,7 @@ def written_again_and_again(path: Path) -> Iterator[None]:
         writer.join()
 
 
+@pytest.mark.long  # in make test: tests/source/test_changes.py, at chosen moments
 @pytest.mark.timeout(900)
 def test_a_document_that_is_written_again_and_again_is_read_whole_or_not(driver: Driver, tmp_path: Path) -> None:
     """Another is replaced and a third removed meanwhile: the next run's output is that of the source as it then stands."""

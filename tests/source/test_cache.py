@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import itertools
 import os
@@ -105,6 +106,30 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
         cache.evict()
         assert Path(mine.name).exists()
     assert not left.exists()
+
+
+def test_a_transfer_that_whose_clock_is_ahead_takes_for_abandoned_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour ahead, all partial files are old; one that is begun is not locked yet."""
+    doc_id, uri = write(tmp_path / "a", b"a")
+    cache, other, tidied = DocumentCache(tmp_path / "cache", 1), DocumentCache(tmp_path / "cache", 1), list[int]()
+    lock = fcntl.flock
+
+    def locked(file: BinaryIO | int, kind: int) -> None:
+        if kind == fcntl.LOCK_EX and not isinstance(file, int) and not tidied:
+            with monkeypatch.context() as ahead:
+                now = time.time()
+                ahead.setattr(pipelines.source.cache.time, "time", lambda: now + 3600)
+                other.evict()
+            tidied.append(len(list((tmp_path / "cache").glob(".partial-*"))))
+        lock(file, kind)
+
+    monkeypatch.setattr(pipelines.source.cache.fcntl, "flock", locked)
+    with cache.use(doc_id, uri, {}) as path:
+        assert path.read_bytes() == b"a"
+    assert tidied == [0]
+    assert not list((tmp_path / "cache").glob(".partial-*"))
 
 
 def test_locks_and_allowances_of_documents_long_gone_are_forgotten(tmp_path: Path) -> None:
