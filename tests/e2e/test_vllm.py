@@ -86,14 +86,13 @@ def test_a_document_through_ray_and_vllm(driver: Driver, tmp_path: Path) -> None
     assert quality["patches"] >= 4 * quality["crops"]  # a merged token of four is the least that a picture has
 
 
-@pytest.mark.long  # one run of four failed, the reason was not found; in make test an engine dies in tests/e2e/test_vision.py
 def test_an_engine_killed_in_mid_run_loses_nothing(driver: Driver, tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()
-    pages = fresh(seed=7, pages=24)
+    pages = fresh(seed=7, pages=12)
     (source / "long.pdf").write_bytes(document(pages))
     output = str(tmp_path / "out")
-    # layout waits until the engine was killed: once a run was over before (why is not known: it takes some 10 s of reading)
+    # layout waits until the engine was killed, so that no run is over before
     settings = GIVEN | {
         "layout.engine": "tests.e2e.vllm_document:Gated", "source.span_pages": 2, "ray.task_retries": 3,
         "vllm.max_num_seqs": 2, "vllm.wave": 1,
@@ -115,9 +114,9 @@ def test_an_engine_killed_in_mid_run_loses_nothing(driver: Driver, tmp_path: Pat
     assert killed, out
     assert len(seen) > killed, "no engine came back"
     rows = sorted(pagemill.read(output, "pages").to_pylist(), key=_index)
-    assert [row["state"] for row in rows] == ["ok"] * 24
+    assert [row["state"] for row in rows] == ["ok"] * 12
     similar = sum(_content(row) == truth(page) for row, page in zip(rows, pages, strict=True))
-    assert similar >= 12  # the model misreads a character here and there; that every page is its own is what counts
+    assert similar >= 6  # the model misreads a character here and there; that every page is its own is what counts
     result = audit(output, [str(source / "long.pdf")])
     assert result.ok, result.problems
     # Ray kills actors without asking them; an orphaned engine would keep the card's memory
@@ -125,11 +124,16 @@ def test_an_engine_killed_in_mid_run_loses_nothing(driver: Driver, tmp_path: Pat
 
 
 def engines() -> list[psutil.Process]:
-    """vLLM's own processes below this test's cluster; those of other tests on the machine are not ours."""
+    """vLLM's own processes below this test's cluster; those of other tests on the machine are not ours.
+
+    By the title that they give themselves, or by how they are begun: setproctitle leaves the title as it was, without a word, if
+    the first of the environment's variables was set anew before (and which is the first, Ray leaves to chance).
+    """
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if "EngineCore" in " ".join(process.cmdline()):
+            begun = " ".join(process.cmdline())
+            if "EngineCore" in begun or "multiprocessing.spawn" in begun:
                 found.append(process)
     return found
 
