@@ -32,13 +32,20 @@ class StuckReader(EchoReader):
     """Reads its first page at once and takes minutes for every other."""
 
     name = "stuck"
+    at_once = 1
     _read = 0
 
     def read(self, page: RasterPage, regions: list[Region]) -> Reading:
         self._read += 1
-        if self._read > 1:
+        if self._read > self.at_once:
             time.sleep(300)
         return super().read(page, regions)
+
+
+class LaterStuckReader(StuckReader):
+    """Reads a run's first two blocks, of one page and of two, in whichever order Ray hands them on."""
+
+    at_once = 3
 
 
 class LineReader(EchoReader):

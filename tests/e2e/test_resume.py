@@ -54,7 +54,7 @@ def test_a_second_signal_stops_at_once_and_loses_nothing_that_was_committed(
     driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path
 ) -> None:
     output = str(tmp_path / "out")
-    process = driver.start(str(source), output, settings=SLOW | {"recognize.engine": "tests.readers:StuckReader"})
+    process = driver.start(str(source), output, settings=SLOW | {"recognize.engine": "tests.readers:LaterStuckReader"})
     wait_for(lambda: list(Path(output).glob("pages/*.parquet")), process, "the first part")
     process.send_signal(signal.SIGINT)
     with pytest.raises(subprocess.TimeoutExpired):

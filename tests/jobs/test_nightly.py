@@ -166,7 +166,7 @@ def test_two_nights_never_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_night_that_cannot_drain_is_stopped_at_its_time(tmp_path: Path) -> None:
     """What is under way takes minutes: the run ends as by a second signal, and nothing that was committed is lost."""
     source, output = archive(tmp_path / "in", {"a": 9}), tmp_path / "out"
-    code, said, late = night(source, output, 5, source__span_pages=1, recognize__engine="tests.readers:StuckReader")
+    code, said, late = night(source, output, 12, source__span_pages=1, recognize__engine="tests.readers:StuckReader")
     assert code == ExitCode.INTERRUPTED
     assert late >= 0
     assert str(said["message"]).startswith("stopped at --until")
