@@ -17,6 +17,7 @@ from tests.conftest import Driver
 from tests.faults.harness import PAGES, SLOW, kill_soon, parts, read_pages, wait_for
 
 
+@pytest.mark.long  # in make test: inline, after each write of a run (tests/faults/test_interrupted.py)
 @pytest.mark.timeout(1200)
 def test_resume_with_another_span_size(driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
     output = str(tmp_path / "out")
@@ -101,6 +102,7 @@ def test_a_signal_while_ray_starts_is_a_drain_too(driver: Driver, source: Path, 
     assert json.loads(report.read_text())["status"] == "interrupted"
 
 
+@pytest.mark.long  # in make test: through Ray and inline, with other spans (tests/e2e/test_samples.py)
 @pytest.mark.timeout(1200)
 def test_the_same_whatever_the_parallelism(driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
     """P5, with a pool for each stage and images that cross Ray; and P8's shares."""
