@@ -202,7 +202,7 @@ class DocumentCache:
 
     @contextmanager
     def _partial(self) -> Iterator[BufferedRandom]:
-        while True:
+        for _ in range(_MOST_COPIES):
             self._make()
             path = self._directory / f"{_PARTIAL}{secrets.token_hex(8)}"
             with open(path, "w+b") as file:
@@ -214,6 +214,7 @@ class DocumentCache:
                 finally:
                     path.unlink(missing_ok=True)
                 return
+        raise FileNotFoundError(errno.ENOENT, "what is begun there is removed at once", str(self._directory))
 
     def _transfer(self, uri: str, options: Mapping[str, Any], file: BufferedRandom) -> None:
         if is_web(uri) and self._web is not None:

@@ -102,7 +102,6 @@ def test_a_signal_while_ray_starts_is_a_drain_too(driver: Driver, source: Path, 
     assert json.loads(report.read_text())["status"] == "interrupted"
 
 
-@pytest.mark.long  # in make test: through Ray and inline, with other spans (tests/e2e/test_samples.py)
 @pytest.mark.timeout(1200)
 def test_the_same_whatever_the_parallelism(driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
     """P5, with a pool for each stage and images that cross Ray; and P8's shares."""
