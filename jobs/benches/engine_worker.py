@@ -111,11 +111,6 @@ def pack_page(jobs: list[Job], seed: int) -> tuple[list[Packed], float]:
     return [pack(pixels, *BUDGET) for pixels in drawn], time.process_time() - began
 
 
-def graph_sizes(seqs: int) -> list[int]:
-    """Batch sizes to capture: up to all places, which vLLM's own list (up to 512) need not reach."""
-    return sorted({n for n in (1, 2, 4, 8, *range(16, 257, 16), *range(288, seqs + 1, 32), seqs) if n <= seqs})
-
-
 class _Engine(Protocol):
     async def answer(self, job: Job, picture_of: Any) -> None: ...
 
@@ -128,7 +123,7 @@ class _Packed:
     """The product's engine: crops come packed."""
 
     def __init__(self, spec: Spec) -> None:
-        extra = {"cudagraph_capture_sizes": graph_sizes(spec.seqs)} | json.loads(spec.extra)
+        extra = json.loads(spec.extra)
         settings: dict[str, Any] = {
             "vllm.model_dir": spec.model, "vllm.load_format": "dummy", "vllm.dtype": extra.pop("dtype", "bfloat16"),
             "vllm.max_num_seqs": spec.seqs, "vllm.max_num_batched_tokens": spec.batched, "vllm.enforce_eager": spec.eager,

@@ -25,6 +25,7 @@ from pipelines.recognize import gpu_memory
 from pipelines.recognize.admission import Admission
 from pipelines.recognize.base import Answer, Crop, Packed, Sampling, Task
 from pipelines.recognize.checkpoint import format_of
+from pipelines.recognize.decode_graphs import VLLMS_MOST, graph_sizes
 from pipelines.recognize.first_sight import reason_for_upstream
 from pipelines.recognize.gpu_budget import layout_bytes
 from pipelines.recognize.loops import LoopRule, LoopWatch
@@ -274,6 +275,8 @@ def _arguments(config: Config, model: Path) -> dict[str, Any]:
     }
     if vllm.kv_cache_memory_bytes is not None:
         arguments["kv_cache_memory_bytes"] = vllm.kv_cache_memory_bytes
+    if _places(vllm) > VLLMS_MOST and "compilation_config" not in vllm.engine_args:
+        arguments["cudagraph_capture_sizes"] = graph_sizes(_places(vllm))
     return arguments | vllm.engine_args
 
 

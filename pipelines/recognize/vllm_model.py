@@ -26,6 +26,7 @@ from pipelines.recognize import tower_plain
 from pipelines.recognize.orphans import end_with_owner
 from pipelines.recognize.pack import PatchFormat, byte_table
 from pipelines.recognize.tower import KNOWN_ATTENTION, Grid, PackedTower
+from pipelines.recognize.vllm_attention import unsplit
 
 OVERRIDES = {"PaddleOCRVLForConditionalGeneration": "pipelines.recognize.vllm_model:PackedPaddleOCRVL"}
 
@@ -61,6 +62,7 @@ class PackedPaddleOCRVL(upstream.PaddleOCRVLForConditionalGeneration):
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         end_with_owner()
+        unsplit(self, vllm_config)
         processor = cached_image_processor_from_config(vllm_config.model_config)
         self.patch_format = PatchFormat.of(processor.to_dict())
         self.refusal = refusal(self, vllm_config)  # why upstream's tower runs; None: it does not

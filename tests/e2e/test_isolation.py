@@ -109,6 +109,7 @@ def test_a_page_that_kills_its_worker_costs_that_page(driver: Driver, tmp_path: 
     assert [row["state"] for row in rows].count("ok") == 22
 
 
+@pytest.mark.long  # in make test: what a span costs, and a budget that processes share (tests/raster/test_isolate.py)
 def test_a_hostile_document_cannot_cost_a_deadline_for_each_page(driver: Driver, tmp_path: Path) -> None:
     """Every page hangs: at most `document_deadlines` of them are tried."""
     source = tmp_path / "in"

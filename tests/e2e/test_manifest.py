@@ -41,6 +41,7 @@ def test_each_document_is_opened_and_read_as_its_row_says(driver: Driver, web: S
     settings: dict[str, object] = {
         "recognize.engine": "tests.engines:Asked", "layout.engine": "tests.engines:Bands", "raster.dpi": 72,
         "recognize.text_layer": "off", "source.span_pages": 1, "observe.report_pages": 7, "observe.log_level": "debug",
+        "ray.workers": 1,
     }  # fmt: skip
     code, out = driver.run(str(manifest), str(output), settings=settings)
     assert code == 0, out

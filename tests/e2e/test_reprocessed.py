@@ -19,6 +19,7 @@ WHERE = "fingerprint <> current AND page_index % 3 <> 1"
 LIKE_DRIVER: dict[str, object] = {"raster__engine": "pymupdf"}
 
 
+@pytest.mark.long  # in make test: inline, an open reading goes on (tests/source/test_reprocess.py); through Ray, ingest is killed
 @pytest.mark.timeout(1200)
 def test_killed_and_repeated_it_ends_like_an_undisturbed_one(driver: Driver, tmp_path: Path) -> None:
     source = archive(tmp_path / "in", {"long": 34, "short-a": 1, "short-b": 2})

@@ -69,6 +69,7 @@ def test_a_second_signal_stops_at_once_and_loses_nothing_that_was_committed(
     assert pagemill.read(output, "pages").num_rows == PAGES
 
 
+@pytest.mark.long  # in make test: the ledger's own, on disk and S3 (test_ledger.py::test_a_stale_driver_that_wakes_up_is_fenced)
 @pytest.mark.timeout(1200)
 def test_a_driver_that_slept_while_another_took_over_is_fenced(
     driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path

@@ -1,4 +1,4 @@
-"""Source and output on an S3 API, with faults: nothing lost, retries bounded. Through Ray."""
+"""Source and output on an S3 API, with faults: nothing lost, retries bounded. Through Ray where workers have a part in it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pagemill
+from pipelines.errors import ExitCode
 from pipelines.store.audit import audit
 from pipelines.store.objects import ObjectStore
 from tests.builders import page_text, pdf_bytes
-from tests.conftest import Driver
+from tests.conftest import Driver, inline
 from tests.s3server import S3
 
 
@@ -26,13 +27,15 @@ def test_faults_on_both_ends_lose_nothing(driver: Driver, s3: S3) -> None:
     bucket = s3.bucket()
     uris = fill(s3, bucket, {"a": 9, "b": 1, "sub/c": 3, "nàme with % and 空": 1})
     options = json.dumps(s3.options(faulty=True))
-    settings: dict[str, object] = {"source.storage_options": options, "store.storage_options": options, "store.retries": 4}
+    settings: dict[str, object] = {"source.storage_options": options, "store.storage_options": options, "store.retries": 4,
+                                   "ray.workers": 1}  # fmt: skip
     s3.fault("slowdown", "GET", "list-type", times=2)
     s3.fault("reset", "GET", "in/a.pdf", times=2)
     s3.fault("truncated", "GET", "in/b.pdf", times=1)
-    s3.fault("slowdown", "PUT", "out/pages", times=2)
+    s3.fault("slowdown", "PUT", "out/pages", times=1)
+    s3.fault("torn", "PUT", "out/pages", times=1)
     s3.fault("lost_answer", "PUT", "out/ledger/0/0000000", times=3, skip=1)
-    s3.fault("reset", "PUT", "out/markdown", times=1)
+    s3.fault("torn", "PUT", "out/markdown", times=1)
     code, out = driver.run(f"{bucket}/in", f"{bucket}/out", settings=settings)
     assert code == 0, out
     assert not [rule for rule in s3.faults.rules if rule["times"]], "a fault was never met"
@@ -46,16 +49,19 @@ def test_faults_on_both_ends_lose_nothing(driver: Driver, s3: S3) -> None:
     assert "nothing to do" in out
 
 
-def test_a_listing_that_breaks_off_marks_nothing_vanished(driver: Driver, s3: S3) -> None:
+def test_a_listing_that_breaks_off_marks_nothing_vanished(s3: S3, tmp_path: Path) -> None:
+    """Inline: what is listed, and what becomes of it in the ledger, is the driver's alone."""
     bucket = s3.bucket()
     uris = fill(s3, bucket, {"a": 1, "b": 1})
     output = f"{bucket}/out"
-    plain = {"source.storage_options": json.dumps(s3.options()), "store.storage_options": json.dumps(s3.options())}
-    faulty = plain | {"source.storage_options": json.dumps(s3.options(faulty=True))}
-    assert driver.run(f"{bucket}/in", output, settings=dict(plain))[0] == 0
+
+    def run(faulty: bool = False, retries: int = 4) -> ExitCode:
+        storage = {"source__storage_options": json.dumps(s3.options(faulty)), "store__storage_options": json.dumps(s3.options())}
+        return inline(f"{bucket}/in", output, source__cache_dir=tmp_path, store__retries=retries, **storage).exit_code
+
+    assert run() == ExitCode.OK
     s3.fault("slowdown", "GET", "list-type", times=10_000)
-    code, out = driver.run(f"{bucket}/in", output, settings=faulty | {"store.retries": 1})
-    assert code == 4, out
+    assert run(faulty=True, retries=1) == ExitCode.SOURCE_UNREACHABLE
     s3.faults.rules.clear()
 
     def presence() -> dict[str, str]:
@@ -64,7 +70,7 @@ def test_a_listing_that_breaks_off_marks_nothing_vanished(driver: Driver, s3: S3
 
     assert presence() == dict.fromkeys(uris, "present")
     ObjectStore(bucket, s3.options()).delete("in/b.pdf")
-    assert driver.run(f"{bucket}/in", output, settings=dict(plain))[0] == 0
+    assert run() == ExitCode.OK
     assert presence() == {uris[0]: "present", uris[1]: "vanished"}
     assert len(pagemill.read(output, "pages", storage_options=s3.options())) == 2  # a vanished one keeps its last reading
     assert audit(output, uris[:1], s3.options()).ok

@@ -78,11 +78,11 @@ def test_an_engine_that_dies_loses_nothing(driver: Driver, source: Path, undistu
 
 def test_an_engine_that_cannot_start_ends_the_run_with_its_words(driver: Driver, source: Path, tmp_path: Path) -> None:
     output = str(tmp_path / "out")
-    code, out = driver.run(str(source), output, settings={"recognize.engine": "tests.engines:Stillborn"})
+    code, out = driver.run(str(source), output, settings={"recognize.engine": "tests.engines:Stillborn", "ray.workers": 1})
     assert code == 10, out
     assert "ENGINE_UNAVAILABLE: 6.77 of 7.96 GiB are free: --set vllm.gpu_memory_utilization=0.72" in out
     assert pagemill.read(output, "pages").num_rows == 0
-    code, out = driver.run(str(source), output, settings={"recognize.engine": "tests.engines:Digest"})
+    code, out = driver.run(str(source), output, settings={"recognize.engine": "tests.engines:Digest", "ray.workers": 1})
     assert code == 0, out
     assert pagemill.read(output, "pages").num_rows == PAGES
 

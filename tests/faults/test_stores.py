@@ -22,6 +22,7 @@ def settings(s3: S3, **more: object) -> dict[str, object]:
     return SLOW | given | {key.replace("__", "."): value for key, value in more.items()}
 
 
+@pytest.mark.long  # in make test: fewer torn uploads (tests/e2e/test_s3.py); bodies that drip (below)
 def test_torn_uploads_and_slow_bodies(driver: Driver, source: Path, undisturbed: pa.Table, s3: S3) -> None:
     output = s3.bucket() + "/out"
     s3.fault("torn", "PUT", "out/pages", times=3)

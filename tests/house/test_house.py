@@ -30,7 +30,15 @@ HEAVY = {
 }
 MODULES = sorted((ROOT / "pipelines").rglob("*.py"))
 # loaded by vLLM, in its own process, or by the layout engine that runs on PyTorch
-ENGINE_SIDE = ("tower.py", "tower_plain.py", "tower_triton.py", "vllm_model.py", "cuda_graph.py", "network.py")
+ENGINE_SIDE = (
+    "tower.py",
+    "tower_plain.py",
+    "tower_triton.py",
+    "vllm_model.py",
+    "vllm_attention.py",
+    "cuda_graph.py",
+    "network.py",
+)
 
 
 def top_imports(path: Path) -> set[str]:

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from jobs.benches.engine import Setup, _row
-from jobs.benches.engine_worker import Finished, graph_sizes
+from jobs.benches.engine_worker import Finished
 from jobs.benches.workloads import archive, known
 from pipelines.recognize.pack import target_size
 
@@ -40,12 +40,6 @@ def test_setups_are_read_or_refused() -> None:
     for bad in ("packed", "packed:0", "fast:1x2", "packed:1x2:waves=3"):
         with pytest.raises(typer.BadParameter):
             Setup.parse(bad)
-
-
-def test_graphs_reach_all_places() -> None:
-    assert graph_sizes(8) == [1, 2, 4, 8]
-    assert graph_sizes(500)[-1] == 500
-    assert graph_sizes(1024)[-1] == 1024
 
 
 def test_a_row_counts_what_came_and_nothing_else() -> None:

@@ -259,7 +259,7 @@ def test_from_no_tokens_to_some_is_a_drift() -> None:
 
 def test_the_shipped_canaries_ride_through_ray(driver: Driver, tmp_path: Path) -> None:
     source, output = archive(tmp_path / "in", {"a": 3}), tmp_path / "out"
-    process = driver.start(str(source), str(output), job="nightly")
+    process = driver.start(str(source), str(output), settings={"ray.workers": 1}, job="nightly")
     out, _ = process.communicate(timeout=500)
     assert process.returncode == 0, out
     (report,) = [json.loads(path.read_text()) for path in output.glob("runs/*/report.json")]

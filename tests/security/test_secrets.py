@@ -212,9 +212,8 @@ def test_a_run_leaves_no_secret_anywhere(driver: Driver, s3: S3, tmp_path: Path)
     conf.write_text(
         yaml.safe_dump({"source": {"passwords": ["zqSec-wrong", "zqSec-opens"]}, "store": {"storage_options": options}})
     )
-    code, said = driver.run(
-        str(source), output, "--conf", str(conf), settings={"observe.log_level": "debug", "observe.report_pages": 5}
-    )
+    settings: dict[str, object] = {"observe.log_level": "debug", "observe.report_pages": 5, "ray.workers": 1}
+    code, said = driver.run(str(source), output, "--conf", str(conf), settings=settings)
     assert code == 3, said  # one stays encrypted
     assert "request_retried" in said
     assert " run_ended run=" in said

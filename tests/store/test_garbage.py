@@ -242,7 +242,11 @@ def test_superseded_readings_go_when_told_and_history_says_what_is_left(tmp_path
     assert not audit(made.root).problems
 
 
-def test_cut_off_at_every_write_and_deletion_it_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# each look afterwards opens the output and audits it: in make test after every third write
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.long), 3])
+def test_cut_off_at_every_write_and_deletion_it_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
     output = tmp_path / "out"
     made = Made(output)
     made.source("/a.pdf", A, format="pdf", page_count=2)
@@ -255,8 +259,8 @@ def test_cut_off_at_every_write_and_deletion_it_loses_nothing(tmp_path: Path, mo
     litter(output)
     grow_old(output)
     live = made.markdown()
-    step = 0
-    while cut_off_at(step := step + 1, monkeypatch, lambda: collected(output, keep=1)):
+    step = 1 - every
+    while cut_off_at(step := step + every, monkeypatch, lambda: collected(output, keep=1)):
         assert made.markdown() == live, f"after write {step - 1}"
         history = set(pagemill.read(made.root, "pages", history=True)["markdown"].to_pylist())
         assert set(live.values()) <= history
