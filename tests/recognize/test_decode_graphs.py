@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def test_graphs_reach_all_places_in_small_steps(places: int) -> None:
     assert sizes == sorted(set(sizes))
     assert sizes[0] == 1
     assert sizes[-1] == places
-    assert all(after - before <= 32 for before, after in zip(sizes, sizes[1:], strict=False))
+    assert all(after - before <= 32 for before, after in pairwise(sizes))
 
 
 def arguments(*settings: str) -> dict[str, Any]:
