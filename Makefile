@@ -20,8 +20,8 @@ PADDLE := .venv-paddle
 VLLM := .venv-vllm
 # tests of what needs vLLM, PyTorch or transformers; in .venv they skip
 VLLM_TESTS := tests/recognize/test_vllm_engine.py tests/recognize/test_tower.py tests/recognize/test_pack.py \
-  tests/recognize/test_vllm_attention.py tests/recognize/test_checkpoint.py tests/recognize/test_verify_model.py tests/layout/test_doclayout.py \
-  tests/layout/test_network.py tests/e2e/test_vllm.py \
+  tests/recognize/test_vllm_attention.py tests/recognize/test_checkpoint.py tests/recognize/test_verify_model.py \
+  tests/layout/test_doclayout.py tests/layout/test_network.py tests/e2e/test_vllm.py \
   $(wildcard tests/training)
 # a file's tests stay together, each half has a Ray cluster of its own: 27 minutes instead of 39 on two cores, since most of a run's
 # time is waiting for processes to start. One at a time: make test ARGS="-n 0"
@@ -94,7 +94,7 @@ lint: install
 
 install: $(STAMP)
 
-# uv takes 20 seconds where pip takes two minutes; pip where uv cannot (an index that only pip's configuration names)
+# by uv, 40 seconds with bytecode; by pip where uv cannot (an index that only pip's configuration names)
 $(STAMP): requirements.lock pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then \
 	  echo "pagemill needs Python 3.11 or 3.12 and found none: python3.11, python3.12 and python3 were tried." >&2; \
