@@ -188,7 +188,7 @@ def measured(
         member.pipe.send(order)
     for member in team:
         member.pipe.recv()  # it has what it needs; nobody starts before all have
-    with GpuWatch([int(card or 0) for card in cards[: setup.cards]]) as watch:
+    with GpuWatch(cards[: setup.cards]) as watch:
         begin = time.time()
         for member in team:
             member.pipe.send("go")

@@ -9,12 +9,18 @@ from statistics import mean
 from types import TracebackType
 from typing import Any
 
+from pipelines.recognize.gpu_memory import handle_of, visible_card
+
 
 class GpuWatch:
-    """Samples cards in a thread; where there is no NVML it says nothing."""
+    """Samples cards in a thread; where there is no NVML it says nothing.
 
-    def __init__(self, cards: Sequence[int] = (0,), every_s: float = 0.2) -> None:
-        self._cards = tuple(cards)
+    Args:
+        cards: indices as NVML counts, or UUIDs; "" is the first that this process may use.
+    """
+
+    def __init__(self, cards: Sequence[str] = ("",), every_s: float = 0.2) -> None:
+        self._cards = tuple(card or visible_card() for card in cards)
         self._every_s = every_s
         self._samples: list[tuple[float, list[tuple[float, float, float]]]] = []  # per card: busy %, W, GiB
         self._stop = threading.Event()
@@ -47,7 +53,7 @@ class GpuWatch:
             pynvml.nvmlInit()
         except Exception:  # no library, no driver, no card: nothing to watch
             return
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in self._cards]
+        handles = [handle_of(pynvml, card) for card in self._cards]
         name = pynvml.nvmlDeviceGetName(handles[0])
         self.card = name if isinstance(name, str) else name.decode()
         while not self._stop.wait(self._every_s):

@@ -42,7 +42,9 @@ def pipeline(
     kill_after: Annotated[
         float | None, typer.Option(help="seconds after the first page: one engine's process is killed, and must come back")
     ] = None,
-    cards: Annotated[str, typer.Option(help="numbers of the cards to watch, as nvidia-smi has them")] = "0",
+    cards: Annotated[
+        str, typer.Option(help="numbers of the cards to watch, as nvidia-smi has them; empty: the one that is visible")
+    ] = "",
     settings: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
     tiny: Annotated[bool, typer.Option(help="models of a few thousand weights, to try the bench without a GPU")] = False,
     keep: Annotated[Path | None, typer.Option(help="folder for the run's report.json")] = None,
@@ -64,7 +66,7 @@ def pipeline(
             write_layout(root / "layout", layout)
             options |= {"layout.engine": "transformers", "layout.model_dir": root / "layout"}
         (root / "ends").mkdir()
-        with GpuWatch([int(card) for card in cards.split(",")]) as watch:
+        with GpuWatch(cards.split(",")) as watch:
             killed = _run(root, [*(f"{key}={value}" for key, value in options.items()), *(settings or [])], kill_after)
         notes = _noted(root / "ends")
         if keep is not None:

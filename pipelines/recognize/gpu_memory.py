@@ -91,13 +91,17 @@ def measure(card: str) -> Card:
 
     pynvml.nvmlInit()
     try:
-        by_index = card.isdecimal()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(int(card)) if by_index else pynvml.nvmlDeviceGetHandleByUUID(card)
+        handle = handle_of(pynvml, card)
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
         name = pynvml.nvmlDeviceGetName(handle)
         return Card(name if isinstance(name, str) else name.decode(), int(memory.free), int(memory.total))
     finally:
         pynvml.nvmlShutdown()
+
+
+def handle_of(nvml: Any, card: str) -> Any:
+    """NVML's handle of a card: an index, as NVML counts, or a UUID."""
+    return nvml.nvmlDeviceGetHandleByIndex(int(card)) if card.isdecimal() else nvml.nvmlDeviceGetHandleByUUID(card)
 
 
 @dataclass(slots=True, frozen=True)
@@ -117,10 +121,7 @@ def cards_in_use() -> list[CardUse]:
 
 def card_in_use(card: str) -> CardUse | None:
     """One card, an index or a UUID; None where nothing answers for it."""
-    by_index = card.isdecimal()
-    found = _asked(
-        lambda nvml: [nvml.nvmlDeviceGetHandleByIndex(int(card)) if by_index else nvml.nvmlDeviceGetHandleByUUID(card)]
-    )
+    found = _asked(lambda nvml: [handle_of(nvml, card)])
     return found[0] if found else None
 
 
