@@ -1,6 +1,6 @@
 """An actor looks at its card once a second, and sends what it saw with its blocks: cards of all nodes come into the report.
 
-Invariant: it decides nothing; where NVML does not answer there is nothing to tell, and the actor works the same.
+Invariant: it decides nothing; while NVML does not answer there is nothing to tell, and the actor works the same.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ class CardWatch:
         return seen
 
     def _run(self) -> None:
-        while (card := self._look()) is not None:
-            with self._lock:
-                name = f"{socket.gethostname()} {card.name}"
-                self._seen.setdefault(name, CardUsage()).add(card.busy, card.watts, card.used)
+        while True:
+            if (card := self._look()) is not None:
+                with self._lock:
+                    name = f"{socket.gethostname()} {card.name}"
+                    self._seen.setdefault(name, CardUsage()).add(card.busy, card.watts, card.used)
             time.sleep(self._every_s)

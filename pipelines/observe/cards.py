@@ -15,16 +15,17 @@ class CardUsage:
     """Samples of one card."""
 
     samples: int = 0
-    busy: float = 0.0  # sum of percent
+    busy: float | None = None  # sum of percent; None: the card does not say
     watts: float | None = None  # sum; None: the card does not say
     used: int = 0  # bytes, the most
 
-    def add(self, busy: float, watts: float | None, used: int) -> None:
+    def add(self, busy: float | None, watts: float | None, used: int) -> None:
         self.merge(CardUsage(1, busy, watts, used))
 
     def merge(self, other: CardUsage) -> None:
         self.samples += other.samples
-        self.busy += other.busy
+        if other.busy is not None:
+            self.busy = (self.busy or 0.0) + other.busy
         if other.watts is not None:
             self.watts = (self.watts or 0.0) + other.watts
         self.used = max(self.used, other.used)
@@ -32,7 +33,8 @@ class CardUsage:
     def as_dict(self, name: str) -> dict[str, Any]:
         count = max(1, self.samples)
         return {
-            "card": name, "samples": self.samples, "busy_percent": round(self.busy / count, 1),
+            "card": name, "samples": self.samples,
+            "busy_percent": None if self.busy is None else round(self.busy / count, 1),
             "watts": None if self.watts is None else round(self.watts / count, 1), "used_bytes": self.used,
         }  # fmt: skip
 

@@ -60,7 +60,8 @@ METRICS = (
 def values(summary: Summary, cards: Sequence[CardUse] = ()) -> Iterator[tuple[Metric, str, float]]:
     """Every metric with its label's value ("" where it has none) and its value now."""
     for card in cards:
-        yield GPU_BUSY, card.name, card.busy
+        if card.busy is not None:
+            yield GPU_BUSY, card.name, card.busy
         yield GPU_MEMORY, card.name, float(card.used)
         if card.watts is not None:
             yield GPU_POWER, card.name, card.watts

@@ -109,9 +109,9 @@ class CardUse:
     """A card now."""
 
     name: str  # index and name
-    busy: float  # percent of the last sample period in which a kernel ran
+    busy: float | None  # percent of the last sample period in which a kernel ran; None: the card does not say (a slice of one)
     used: int  # bytes
-    watts: float | None  # None: the card does not say
+    watts: float | None  # None: the card does not say (some laptops')
 
 
 def cards_in_use() -> list[CardUse]:
@@ -134,22 +134,27 @@ def _asked(handles: Callable[[Any], list[Any]]) -> list[CardUse]:
         return []
     try:
         return [_use(pynvml, handle) for handle in handles(pynvml)]
+    except pynvml.NVMLError:  # a card that is lost, or being reset: nothing to tell this time
+        return []
     finally:
         pynvml.nvmlShutdown()
 
 
 def _use(nvml: Any, handle: Any) -> CardUse:
     name = nvml.nvmlDeviceGetName(handle)
-    try:
-        watts: float | None = nvml.nvmlDeviceGetPowerUsage(handle) / 1000
-    except nvml.NVMLError_NotSupported:  # cards of some laptops
-        watts = None
     return CardUse(
         f"{nvml.nvmlDeviceGetIndex(handle)} {name if isinstance(name, str) else name.decode()}",
-        float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+        _said(nvml, lambda: float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
         int(nvml.nvmlDeviceGetMemoryInfo(handle).used),
-        watts,
+        _said(nvml, lambda: float(nvml.nvmlDeviceGetPowerUsage(handle) / 1000)),
     )
+
+
+def _said(nvml: Any, ask: Callable[[], float]) -> float | None:
+    try:
+        return ask()
+    except nvml.NVMLError_NotSupported:
+        return None
 
 
 _SETTLING = 64 << 20  # growth of the free memory in a pause that says: something is still being freed

@@ -23,10 +23,10 @@ GIB = 1 << 30
 
 
 class Card:
-    """Three looks at a card, after which nothing answers."""
+    """Looks at a card, after which nothing answers; None: nothing answers for once."""
 
-    def __init__(self, name: str, *busy: float) -> None:
-        self.looks = [CardUse(name, percent, int(percent) * GIB, 10 * percent) for percent in busy]
+    def __init__(self, name: str, *busy: float | None) -> None:
+        self.looks = [None if percent is None else CardUse(name, percent, int(percent) * GIB, 10 * percent) for percent in busy]
         self.over = threading.Event()
 
     def __call__(self) -> CardUse | None:
@@ -37,14 +37,14 @@ class Card:
 
 
 def watched(card: Card) -> CardWatch:
-    watch = CardWatch(card, every_s=0.001)
+    watch = CardWatch(card, every_s=0.02)
     assert card.over.wait(30)
     time.sleep(0.01)
     return watch
 
 
 def test_samples_since_the_last_call() -> None:
-    watch = watched(Card("0 a card", 90, 60, 30))
+    watch = watched(Card("0 a card", 90, 60, None, 30))
     ((name, usage),) = watch.taken().items()
     assert name.endswith(" 0 a card")
     assert usage.as_dict("x") == {

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 import pytest
 
 from jobs.benches.gpu_watch import GpuWatch
+from tests.nvml import Nvml
 
 
 @pytest.mark.parametrize(
@@ -20,21 +20,8 @@ def test_the_cards_that_are_named_else_the_one_that_is_visible(
     monkeypatch: pytest.MonkeyPatch, visible: str | None, cards: Sequence[str], asked: list[object]
 ) -> None:
     """NVML counts all cards of the machine: index 0 would be another's card."""
-    watched: list[object] = []
-
-    def handle(of: object) -> object:
-        watched.append(of)
-        return of
-
-    monkeypatch.setitem(
-        sys.modules, "pynvml",
-        SimpleNamespace(
-            nvmlInit=lambda: None, nvmlShutdown=lambda: None, nvmlDeviceGetName=lambda _: "a card",
-            nvmlDeviceGetHandleByIndex=handle, nvmlDeviceGetHandleByUUID=handle,
-            nvmlDeviceGetUtilizationRates=lambda _: SimpleNamespace(gpu=50),
-            nvmlDeviceGetPowerUsage=lambda _: 300_000, nvmlDeviceGetMemoryInfo=lambda _: SimpleNamespace(used=1 << 30),
-        ),
-    )  # fmt: skip
+    nvml = Nvml()
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
@@ -43,7 +30,7 @@ def test_the_cards_that_are_named_else_the_one_that_is_visible(
     with GpuWatch(cards, every_s=0.01) as watch:
         while not watch.between(begin, time.time()):
             time.sleep(0.01)
-    assert watched == asked
+    assert nvml.asked == asked
     row = watch.between(begin, time.time())
     assert row["W"] == 300 * len(cards)
     assert row["GPU busy %"] == (50 if len(cards) == 1 else [50] * len(cards))

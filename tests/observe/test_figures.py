@@ -85,5 +85,9 @@ def test_the_report_has_what_a_card_did_and_a_page_cost() -> None:
     assert "75 % busy" in page
     assert "500 W" in page
     assert "at most 3.0 GiB used" in page
+    summary.cards["node7 0 <b>card</b>"] = CardUsage(2, None, None, 3 << 30)
+    silent = render(report_dict(summary, ExitCode.OK), [], "")
+    assert "% busy" not in silent
+    assert "at most 3.0 GiB used" in silent
     for name, value in (("Tokens a page", "1,370"), ("Crops a page", "14"), ("Patches a page", "12,450")):
         assert f"<dt>{name}</dt><dd>{value}</dd>" in page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import EngineUnavailable
-from pipelines.recognize.gpu_memory import Card, LayoutOnCard, Starts, settled_share, share
+from pipelines.recognize.gpu_memory import (
+    Card,
+    CardUse,
+    LayoutOnCard,
+    Starts,
+    card_in_use,
+    cards_in_use,
+    settled_share,
+    share,
+)
+from tests.nvml import Nvml
 
 GIB = 1 << 30
 WEIGHTS = int(1.8 * GIB)  # the 0.9B model in bf16
@@ -140,3 +151,25 @@ def test_layout_on_the_card_keeps_its_memory_whoever_is_first(tmp_path: Path) ->
         layout.kill()
         layout.join()
     assert here.left_free(GIB) == GIB  # it died, and comes back
+
+
+@pytest.mark.parametrize(
+    ("silent", "busy", "watts"),
+    [((), 50.0, 300.0), (("watts",), 50.0, None), (("busy",), None, 300.0), (("busy", "watts"), None, None)],
+)
+def test_a_card_may_not_say_everything(
+    monkeypatch: pytest.MonkeyPatch, silent: tuple[str, ...], busy: float | None, watts: float | None
+) -> None:
+    """A slice of a card does not say how busy it is, some laptops not what they draw; the rest is told."""
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(2, silent))
+    assert cards_in_use() == [CardUse(f"{index} a card", busy, 1 << 30, watts) for index in range(2)]
+    assert card_in_use("1") == CardUse("1 a card", busy, 1 << 30, watts)
+
+
+def test_a_card_that_is_lost_ends_nobody_who_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = Nvml(2)
+    nvml.lost = True
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    assert (cards_in_use(), card_in_use("1")) == ([], None)
+    nvml.lost = False
+    assert len(cards_in_use()) == 2
