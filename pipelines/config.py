@@ -328,7 +328,7 @@ def _read(file: str | Path) -> Mapping[str, Any]:
     shipped = resources.files("conf").joinpath(f"{file}.yaml" if path.suffix == "" else str(file))
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else shipped.read_text(encoding="utf-8")
-        loaded = yaml.safe_load(text) or {}
+        loaded = _Once(text).get_single_data() or {}
     except FileNotFoundError:
         raise ConfigError(
             f"--conf {file}: no such file, and none of that name is shipped{_nearest(str(file), _shipped())}"
@@ -340,6 +340,18 @@ def _read(file: str | Path) -> Mapping[str, Any]:
     if not isinstance(loaded, dict):
         raise ConfigError(f"--conf {file}: expected `section: {{key: value}}`, found {type(loaded).__name__}")
     return loaded
+
+
+class _Once(yaml.SafeLoader):
+    """Safe, and refuses a key that stands twice: PyYAML would take the last one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(problem=f"{key.value!r} stands here twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _shipped() -> list[str]:
@@ -366,7 +378,7 @@ def _where(error: yaml.YAMLError) -> str:
     """What is wrong and where; the library's own words repeat the line."""
     mark = getattr(error, "problem_mark", None)
     place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-    return f"not YAML: {getattr(error, 'problem', None) or type(error).__name__}{place}"
+    return f"not valid YAML: {getattr(error, 'problem', None) or type(error).__name__}{place}"
 
 
 def _merge(into: dict[str, Any], new: Mapping[str, Any], origin: str) -> None:

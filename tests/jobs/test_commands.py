@@ -204,15 +204,20 @@ def test_the_version_is_told(call: Call) -> None:
 
 def test_a_configuration_that_cannot_be_names_what_could(call: Call, tmp_path: Path) -> None:
     (file := tmp_path / "c.yaml").write_text("raster: 5\n")
+    (twice := tmp_path / "twice.yaml").write_text("raster:\n  dpi: 100\nray:\n  workers: 1\nraster:\n  dpi: 200\n")
+    (merged := tmp_path / "merged.yaml").write_text("raster:\n  <<: {dpi: 100}\n  dpi: 120\n")
     for arguments, said in (
         (("--set", "raster.dpy=1"), "unknown key raster.dpy; did you mean raster.dpi?"),
         (("--set", "rastr.dpi=1"), "unknown section 'rastr'; did you mean raster?"),
         (("--conf", file), "raster: expected `raster: {key: value}`, found int"),
+        (("--conf", twice), "'raster' stands here twice at line 5, column 1"),
         (("--conf", "hardware/h10"), "none of that name is shipped; did you mean hardware/h100?"),
         (("--set", "raster.dpi=-3"), "raster.dpi: Input should be greater than or equal to 36 (got -3)"),
     ):
         code, out = call("config", "show", *arguments)
         assert (code, said in out) == (ExitCode.BAD_CONFIG, True), out
+    code, out = call("config", "show", "--conf", merged)
+    assert (code, "  dpi: 120" in out) == (0, True), out  # what YAML merges in may be said anew
 
 
 def test_a_model_is_not_compared_without_vllm(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

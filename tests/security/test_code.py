@@ -94,7 +94,7 @@ def test_yaml_is_data(tmp_path: Path) -> None:
     conf = tmp_path / "evil.yaml"
     conf.write_text(f"raster: {{dpi: {evil}}}\n")
     for attempt in ({"files": [conf]}, {"settings": [f"raster.dpi={evil}"]}):
-        with pytest.raises(ConfigError, match="not YAML"):
+        with pytest.raises(ConfigError, match="not valid YAML"):
             load(**attempt)  # type: ignore[arg-type]
     assert not marker.exists()
 
