@@ -13,6 +13,7 @@ import pytest
 
 from pipelines.config import Config, load
 from pipelines.ingest import Ended, ingest
+from tests.readers import hurried
 from tests.s3server import KEYS, S3, serving
 
 ROOT = Path(__file__).parent.parent
@@ -62,7 +63,8 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Ta
 
     output = str(tmp_path_factory.mktemp("undisturbed") / "out")
     settings = ["recognize.engine=tests.readers:SlowReader", "layout.engine=none", "raster.dpi=36"]
-    ended = ingest(str(source), output, load(settings=settings), inline=True)
+    with hurried():
+        ended = ingest(str(source), output, load(settings=settings), inline=True)
     assert ended.exit_code == 0
     return read_pages(output)
 

@@ -19,6 +19,7 @@ from tests.builders import archive, text_pdf, text_pdf_in_lane
 from tests.conftest import Call, Driver, inline, inline_config
 from tests.e2e.test_resume import kill_soon, parts
 from tests.e2e.test_s3 import fill
+from tests.readers import hurried
 from tests.s3server import S3
 
 SLOW = {"recognize.engine": "tests.readers:SlowReader", "source.span_pages": 4, "ray.workers": 1}
@@ -30,7 +31,8 @@ def test_two_drivers_at_once_and_one_is_killed(driver: Driver, tmp_path: Path) -
     for lane, sizes in enumerate(((9, 1, 2), (25, 1, 2))):
         for number, pages in enumerate(sizes):
             text_pdf_in_lane(source, f"lane-{lane}-document-{number}", pages, lane, 2)
-    inline(source, tmp_path / "undisturbed", recognize__engine="tests.readers:SlowReader", raster__engine="pymupdf")
+    with hurried():
+        inline(source, tmp_path / "undisturbed", recognize__engine="tests.readers:SlowReader", raster__engine="pymupdf")
     first, second = (driver.start(str(source), output, "--lanes=2", f"--lane={lane}", settings=dict(SLOW)) for lane in (0, 1))
     assert kill_soon(second, "driver", 3, lambda: parts(output, None), random.Random(1))
     second.communicate(timeout=400)

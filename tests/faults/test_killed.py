@@ -19,7 +19,6 @@ from tests.s3server import S3
 
 
 @pytest.mark.chaos
-@pytest.mark.long  # in make test: on S3; tests/e2e/test_lanes.py kills a driver on disk
 @pytest.mark.timeout(1200)
 def test_killed_runs_end_like_an_undisturbed_one_on_disk(
     driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path
