@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from pathlib import Path
 
 import ray
@@ -39,7 +38,7 @@ class Card:
 def watched(card: Card) -> CardWatch:
     watch = CardWatch(card, every_s=0.02)
     assert card.over.wait(30)
-    time.sleep(0.01)
+    watch.close()
     return watch
 
 
