@@ -69,7 +69,8 @@ def tune(
         steps = steps_to_try(config, fits[1][0], card.total, held)
         trials = list(Search(fits, steps, _Bench(teams)).trials())
     print("\n".join(table([_shown(trial) for trial in trials])))
-    best, rate = (fastest := chosen(trials)).candidate, fastest.pages_per_s
+    fastest = chosen(trials)
+    best, rate = fastest.candidate, fastest.pages_per_s
     found = settings_of(best, config, card.total, held, _workers(config, documents, rate), _layout_batch(config))
     words = (
         f"# Written by pagemill tune on {card.name}: {rate:.1f} pages/s of the bench's known workload.\n"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 import ray
@@ -18,13 +19,12 @@ _EVERY_S = 1.0
 
 
 class CardWatch:
-    """A thread of its own, which ends when it is closed, or with the process."""
+    """A thread of its own, which ends with the process."""
 
     def __init__(self, look: Callable[[], CardUse | None], every_s: float = _EVERY_S) -> None:
         self._look, self._every_s = look, every_s
         self._lock = threading.Lock()
         self._seen: dict[str, CardUsage] = {}
-        self._closed = threading.Event()
         threading.Thread(target=self._run, name="card", daemon=True).start()
 
     @classmethod
@@ -39,14 +39,10 @@ class CardWatch:
             seen, self._seen = self._seen, {}
         return seen
 
-    def close(self) -> None:
-        """No more looks; what was seen can still be taken."""
-        self._closed.set()
-
     def _run(self) -> None:
-        while not self._closed.is_set():
+        while True:
             if (card := self._look()) is not None:
                 with self._lock:
                     name = f"{socket.gethostname()} {card.name}"
                     self._seen.setdefault(name, CardUsage()).add(card.busy, card.watts, card.used)
-            self._closed.wait(self._every_s)
+            time.sleep(self._every_s)

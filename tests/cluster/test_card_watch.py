@@ -22,7 +22,7 @@ GIB = 1 << 30
 
 
 class Card:
-    """Looks at a card, after which nothing answers; None: nothing answers for once."""
+    """Looks at a card, after which who looks is kept waiting; None: nothing answers for once."""
 
     def __init__(self, name: str, *busy: float | None) -> None:
         self.looks = [None if percent is None else CardUse(name, percent, int(percent) * GIB, 10 * percent) for percent in busy]
@@ -32,13 +32,13 @@ class Card:
         if self.looks:
             return self.looks.pop(0)
         self.over.set()
+        threading.Event().wait()  # for ever: it would look, and sleep, for as long as the tests run
         return None
 
 
 def watched(card: Card) -> CardWatch:
     watch = CardWatch(card, every_s=0.02)
     assert card.over.wait(30)
-    watch.close()
     return watch
 
 
