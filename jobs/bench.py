@@ -22,11 +22,12 @@ from jobs.benches.memory import memory
 from jobs.benches.overhead import overhead
 from jobs.benches.pipeline import pipeline
 from jobs.benches.planning import planning
+from jobs.benches.precision import precision
 from jobs.benches.probing import probing
 from jobs.common import run_app
 
 BENCHES: tuple[Callable[..., Figures], ...] = (
-    overhead, first_page, memory, planning, listing, probing, driver, engine, layout, pipeline,
+    overhead, first_page, memory, planning, listing, probing, driver, engine, precision, layout, pipeline,
 )  # fmt: skip
 
 

@@ -19,8 +19,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from jobs.benches.base import Figures
+from jobs.benches.base import Figures, table
 from jobs.benches.engine_layout import beside
+from jobs.benches.engine_profile import profile_of
 from jobs.benches.engine_worker import Finished, Order, Spec, serve
 from jobs.benches.gpu_watch import GpuWatch
 from jobs.benches.shape import write_shape
@@ -76,6 +77,10 @@ def engine(
     cards: Annotated[str, typer.Option(help="numbers of the cards, as nvidia-smi has them; empty: the one that is visible")] = "",
     price: Annotated[float | None, typer.Option(help="of the card, an hour: what a million pages cost")] = None,
     extra: Annotated[str, typer.Option(help="further engine arguments, JSON")] = "{}",
+    profile: Annotated[
+        float,
+        typer.Option(help="seconds in which one packed engine's kernels are recorded, in the middle of each round; slows it"),
+    ] = 0,
     tiny: Annotated[bool, typer.Option(help="a model of a few thousand weights, to try the bench without a GPU")] = False,
 ) -> Figures:
     """Pages a second of engines on one GPU, against vLLM as shipped."""
@@ -87,7 +92,9 @@ def engine(
     )
     with tempfile.TemporaryDirectory() as folder:
         model = write_shape(Path(folder) / "shape", tiny)
+        traces = Path(folder) / "traces"
         settings = {"kv_mib": kv_mib, "batched": batched, "eager": eager, "extra": extra, "packers": packers}
+        settings |= {"profile": str(traces)} if profile else {}
         numbers = cards.split(",") if cards else [""]
         with started(chosen, model, settings, numbers) as teams, beside(chosen, Path(folder) / "layout", numbers[0]) as layout:
             for number in range(rounds):
@@ -95,15 +102,26 @@ def engine(
                     count = pages if setup.kind == "packed" else shipped_pages
                     work = _work(workload, boxes, count, 7 + number, setup.tokens)
                     with layout.at(setup.layout) as seen:
-                        row = measured(setup, _team(teams, setup, chosen), work, ahead_pages, number, numbers)
+                        row = measured(setup, _team(teams, setup, chosen), work, ahead_pages, number, numbers, profile)
                     row |= seen
                     figures.rows.append(
                         row | ({} if price is None else {"a million pages": round(price * 1e6 / 3600 / row["pages/s"])})
                     )
                     print(figures.rows[-1], flush=True)
+                    figures.notes += _profiles(setup, traces)
     if workload == "known":
         figures.notes.append("known: lengths are a function of area, few grids; it flatters (see docs/performance.md)")
     return figures
+
+
+def _profiles(setup: Setup, traces: Path) -> list[str]:
+    """What the round's traces say; they are deleted, the next round writes its own."""
+    lines = []
+    for trace in sorted(traces.glob("*.json*")):
+        found = profile_of(trace)
+        lines += [f"profile of one engine, {setup.name}:", *found.notes(), *table(found.rows())]
+        trace.unlink()
+    return lines
 
 
 def _work(workload: str, boxes: Path | None, pages: int, seed: int, tokens: int) -> list[list[Job]]:
@@ -181,9 +199,15 @@ def _stop(member: _Member) -> None:
 
 
 def measured(
-    setup: Setup, team: list[_Member], work: list[list[Job]], ahead_pages: int, number: int, cards: Sequence[str] = ("",)
+    setup: Setup,
+    team: list[_Member],
+    work: list[list[Job]],
+    ahead_pages: int,
+    number: int,
+    cards: Sequence[str] = ("",),
+    profile_s: float = 0.0,
 ) -> dict[str, Any]:
-    order = Order(work, setup.seqs, setup.wave, max(1, ahead_pages // len(team)), number)
+    order = Order(work, setup.seqs, setup.wave, max(1, ahead_pages // len(team)), number, profile_s)
     for member in team:
         member.pipe.send(order)
     for member in team:

@@ -15,10 +15,12 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from jobs.benches.engine_profile import profiling
 from jobs.benches.engine_server import Server, jpeg_url
 from jobs.benches.workloads import Job, known, picture
 from pipelines.config import load
@@ -46,6 +48,7 @@ class Spec:
     eager: bool
     extra: str
     packers: int  # of a card
+    profile: str = ""  # folder that the profiler writes into; "": it is off
     card: str = ""  # number of the card it runs on; "": the one that is visible
 
 
@@ -58,6 +61,7 @@ class Order:
     wave: int
     ahead_pages: int  # beyond those that the engine's places hold
     number: int
+    profile_s: float = 0.0  # of the engine that takes the middle page, from then on
 
 
 @dataclass(slots=True)
@@ -123,7 +127,7 @@ class _Packed:
     """The product's engine: crops come packed."""
 
     def __init__(self, spec: Spec) -> None:
-        extra = json.loads(spec.extra)
+        extra = json.loads(spec.extra) | (profiling(Path(spec.profile)) if spec.profile else {})
         settings: dict[str, Any] = {
             "vllm.model_dir": spec.model, "vllm.load_format": "dummy", "vllm.dtype": extra.pop("dtype", "bfloat16"),
             "vllm.max_num_seqs": spec.seqs, "vllm.max_num_batched_tokens": spec.batched, "vllm.enforce_eager": spec.eager,
@@ -143,6 +147,11 @@ class _Packed:
         answer = await self._engine.answer(crop)
         if answer.tokens != job.tokens:
             raise RuntimeError(f"{answer.tokens} tokens came, {job.tokens} were asked for: {answer.error_message}")
+
+    async def profile(self, seconds: float) -> None:
+        await self._engine._engine.start_profile()
+        await asyncio.sleep(seconds)
+        await self._engine._engine.stop_profile()
 
     def close(self) -> None:
         self._engine.close()
@@ -230,6 +239,8 @@ class _Reading:
             await window.acquire()
             if (number := take()) >= len(order.pages):
                 break
+            if order.profile_s and number == len(order.pages) // 2 and isinstance(self._engine, _Packed):
+                pages.append(asyncio.create_task(self._engine.profile(order.profile_s)))
             pages.append(asyncio.create_task(self._page(order, number, window, result)))
         result.fed = time.time()
         await asyncio.gather(*pages)
