@@ -62,7 +62,7 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Ta
     from tests.faults.harness import read_pages
 
     output = str(tmp_path_factory.mktemp("undisturbed") / "out")
-    settings = ["recognize.engine=tests.readers:SlowReader", "layout.engine=none", "raster.dpi=36"]
+    settings = ["recognize.engine=tests.readers:SlowReader", "layout.engine=none", "raster.dpi=36", "observe.report_pages=0"]
     with hurried():
         ended = ingest(str(source), output, load(settings=settings), inline=True)
     assert ended.exit_code == 0
@@ -130,7 +130,7 @@ def inline_config(output: Path | str, **settings: object) -> Config:
     """A job without engines, for what planning and the ledger do; `source__span_pages=3` sets source.span_pages."""
     defaults: dict[str, object] = {
         "recognize.engine": "echo", "layout.engine": "none", "raster.dpi": 36, "raster.engine": "pypdfium2",
-        "store.commit_every_s": 0, "source.cache_dir": f"{output}-cache",
+        "store.commit_every_s": 0, "source.cache_dir": f"{output}-cache", "observe.report_pages": 0,
     }  # fmt: skip
     given = {key.replace("__", "."): value for key, value in settings.items()}
     return load(settings=[f"{key}={value}" for key, value in (defaults | given).items()])

@@ -124,6 +124,7 @@ def serving() -> Iterator[S3]:
 def _handler(port: int, faults: Faults) -> type[BaseHTTPRequestHandler]:
     class Proxy(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body are two packets; the second would wait 40 ms for the first one's receipt
 
         def log_message(self, format: str, *args: object) -> None:
             """Quiet."""

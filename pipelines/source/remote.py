@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import SourceUnreachable, SourceUnreadable, StoreUnavailable
-from pipelines.store.filesystem import Counting, open_filesystem, patience
+from pipelines.store.filesystem import Counting, in_one_piece, open_filesystem, patience
 
 
 @dataclass(slots=True, frozen=True)
@@ -131,7 +131,7 @@ class RemoteSource(Counting):
         Raises:
             SourceUnreadable; OSError: no room for it.
         """
-        whole = {"max_concurrency": 1} if self._is_s3 else {}  # s3fs would ask for the ranges of a large object one by one
+        whole = in_one_piece(f"{self.scheme}://")
         try:
             self.retrying("get", path, lambda: self._fs.get_file(path, file_name, callback=patience(self._timeout_s), **whole))
         except OSError as error:

@@ -103,6 +103,11 @@ def open_filesystem(uri: str, options: Mapping[str, Any], timeout_s: float) -> t
     return filesystem, path.rstrip("/")
 
 
+def in_one_piece(uri: str) -> dict[str, int]:
+    """Options of a read, for one request an object: s3fs asks for its size first, and for a large one's ranges one by one."""
+    return {"max_concurrency": 1} if uri.startswith(("s3://", "s3a://")) else {}
+
+
 def private_folder(folder: Path) -> Path:
     """Makes a folder of this user's alone, in a place that others may write to (the temporary directory).
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines.errors import ConfigError, DamagedOutput, OutputUnwritable, StoreUnavailable
-from pipelines.store.filesystem import TEMPORARY, Counting, ask, link_new, open_filesystem, write_local
+from pipelines.store.filesystem import TEMPORARY, Counting, ask, in_one_piece, link_new, open_filesystem, write_local
 
 T = TypeVar("T")
 
@@ -73,7 +73,8 @@ class ObjectStore(Counting):
         path = self._path(key)
         if self._fs is None:
             return self.retrying("get", key, lambda: Path(path).read_bytes())
-        return bytes(self.retrying("get", key, lambda: ask(self._fs, "cat_file", path, timeout_s=self._timeout_s)))
+        whole = in_one_piece(self.root)
+        return bytes(self.retrying("get", key, lambda: ask(self._fs, "cat_file", path, timeout_s=self._timeout_s, **whole)))
 
     def get_to_file(self, key: str, file: Path) -> int:
         """Fetches an object into a new file that appears whole; bytes written."""

@@ -60,6 +60,18 @@ def test_a_request_that_hangs_is_given_up_and_made_again(s3: S3) -> None:
     assert store.get("once") == b"ours"
 
 
+def test_reading_an_object_is_one_request(s3: S3) -> None:
+    """Whether it is there or not: nobody asks for its size before, or whether the name is a folder's."""
+    store = ObjectStore(s3.bucket() + "/out", s3.options(faulty=True))
+    store.put("there", b"data")
+    before = len(s3.faults.seen)
+    assert store.get("there") == b"data"
+    with pytest.raises(FileNotFoundError):
+        store.get("not-there")
+    assert [line.split("?")[0].rsplit("/", 1)[-1] for line in s3.faults.seen[before:]] == ["there", "not-there"]
+    assert store.counts["get"] == 2
+
+
 def test_retries_are_bounded_and_wait_longer_each_time(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(filesystem.time, "sleep", waits.append)
