@@ -70,7 +70,7 @@ test-vllm: install
 test-long: install $(PADDLE) $(VLLM)
 	$(BIN)/python -m pytest -m "long and not chaos" $(ARGS)
 	VLLM_ENABLE_V1_MULTIPROCESSING=0 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m "long and not chaos" \
-	  $(wildcard $(VLLM_TESTS)) tests/recognize/test_openai_engine.py tests/jobs/test_tune.py $(ARGS)
+	  $(wildcard $(VLLM_TESTS)) tests/recognize/test_openai_engine.py tests/jobs/test_tune.py tests/jobs/test_bench_precision.py $(ARGS)
 	$(BIN)/uv pip install --quiet --python $(VLLM)/bin/python --target $(VLLM)/triton triton==3.6.0
 	PYTHONPATH=$(VLLM)/triton $(VLLM)/bin/python -m pytest tests/recognize/test_tower_compiles.py $(ARGS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import typer
 
 from jobs.benches.engine import Setup, _row
+from jobs.benches.engine_profile import profile_of
 from jobs.benches.engine_worker import Finished
 from jobs.benches.workloads import archive, known
 from pipelines.recognize.pack import target_size
@@ -53,3 +55,36 @@ def test_a_row_counts_what_came_and_nothing_else() -> None:
     for wrong in (Finished(ends, result.tokens - 1, 0, 110, 119.5), Finished(ends[1:], result.tokens, 0, 110, 119.5)):
         with pytest.raises(RuntimeError, match="were asked for"):
             _row(Setup.parse("packed:1x8"), work, wrong.page_ends, 100.0, 120.0, 110.0, [wrong])
+
+
+def test_a_profile_counts_each_kernel_once_with_the_step_that_started_it(tmp_path: Path) -> None:
+    """Events as PyTorch writes them: microseconds; steps as vLLM labels them."""
+
+    def event(kind: str, name: str, begin: float, took: float) -> dict[str, object]:
+        return {"ph": "X", "cat": kind, "name": name, "ts": begin, "dur": took}
+
+    events = [
+        event("gpu_user_annotation", "execute_context_0(0)_generation_5(5)", 1000, 400),
+        event("kernel", "void attention<64>", 1000, 300),
+        event("kernel", "argmax", 1450, 50),  # after the step: sampling
+        event("gpu_user_annotation", "execute_context_2(300)_generation_3(3)", 2000, 800),
+        event("kernel", "void attention<64>", 2100, 500),
+        event("kernel", "void attention<64>", 2600, 100),
+        event("gpu_memcpy", "Memcpy HtoD", 900, 20),  # before any step
+        event("cpu_op", "aten::mm", 2100, 700),  # the host's
+        event("gpu_user_annotation", "somebody else's", 0, 9000),
+        {"ph": "M", "name": "process_name"},
+    ]
+    trace = tmp_path / "worker.pt.trace.json.gz"
+    with gzip.open(trace, "wt") as file:
+        json.dump({"traceEvents": events}, file)
+    found = profile_of(trace)
+    assert found.kernels == {
+        ("void attention<64>", "decode"): (1, 0.3), ("argmax", "(between)"): (1, 0.05),
+        ("void attention<64>", "take crops"): (2, 0.6), ("Memcpy HtoD", "(between)"): (1, 0.02),
+    }  # fmt: skip
+    assert (found.steps, found.answers, found.tokens) == (
+        {"decode": 1, "take crops": 1}, {"decode": 5, "take crops": 5}, {"decode": 5, "take crops": 303},
+    )  # fmt: skip
+    assert found.span_ms == pytest.approx(1.8)
+    assert [(row["kernel"], row["calls"]) for row in found.rows()][:2] == [("attention<64>", 2), ("attention<64>", 1)]
