@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import pytest
 
 from pipelines.config import Config, load
 from pipelines.ingest import Ended, ingest
-from tests.readers import hurried
+from tests.readers import HURRY, hurried
 from tests.s3server import KEYS, S3, serving
 
 ROOT = Path(__file__).parent.parent
 Call = Callable[..., tuple[int, str]]
 
 os.environ.update(KEYS)  # of the S3 server that tests start; botocore would look elsewhere for real ones
+os.environ[HURRY] = f"{tempfile.gettempdir()}/pagemill-tests-hurry-{os.getpid()}"
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # one machine, one user: drivers attach to the session's cluster
 
 

@@ -47,12 +47,12 @@ def leaves(place: str) -> bool:
 
 @contextlib.contextmanager
 def sockets_of(process: subprocess.Popen[str]) -> Iterator[set[str]]:
-    """The other ends of all Internet sockets of a process and its descendants, Ray's native ones too, ten times a second."""
+    """The other ends of all Internet sockets of a process and its descendants, Ray's native ones too, three times a second."""
     seen: set[str] = set()
     over = threading.Event()
 
     def look() -> None:
-        while not over.wait(0.1):
+        while not over.wait(0.3):
             with contextlib.suppress(psutil.Error):
                 whole = [psutil.Process(process.pid)]
                 whole += whole[0].children(recursive=True)

@@ -33,7 +33,7 @@ def ended(output: str) -> dict[str, set[str]]:
     return {name: found[doc_id] or {documents[doc_id]} for name, doc_id in names.items()}
 
 
-HOSTILE: dict[str, object] = {"raster.deadline_s": 5, "raster.memory_mib": 512, "raster.dpi": 72, "raster.max_megapixels": 4}
+HOSTILE: dict[str, object] = {"raster.deadline_s": 3, "raster.memory_mib": 512, "raster.dpi": 72, "raster.max_megapixels": 4}
 
 
 @pytest.mark.timeout(900)

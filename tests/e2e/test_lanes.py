@@ -41,7 +41,8 @@ def test_two_drivers_at_once_and_one_is_killed(driver: Driver, tmp_path: Path) -
     half = audit(output)
     assert not half.ok
     assert half.pending > 0 or half.sources < 6
-    code, out = driver.run(str(source), output, "--lane=1", settings=dict(SLOW))
+    with hurried():
+        code, out = driver.run(str(source), output, "--lane=1", settings=dict(SLOW))
     assert code == 0, out
     assert _rows(output) == _rows(str(tmp_path / "undisturbed"))
     result = audit(output, map(str, source.iterdir()))

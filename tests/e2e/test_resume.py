@@ -15,6 +15,7 @@ import pagemill
 from pipelines.store.audit import audit
 from tests.conftest import Driver
 from tests.faults.harness import PAGES, SLOW, kill_soon, parts, read_pages, wait_for
+from tests.readers import hurried
 
 
 @pytest.mark.long  # in make test: inline, after each write of a run (tests/faults/test_interrupted.py)
@@ -42,7 +43,8 @@ def test_a_signal_drains_commits_and_leaves_the_rest_to_the_next_run(
     assert process.returncode == 7, out
     first = pagemill.read(output, "pages").num_rows
     assert 0 < first < PAGES
-    code, out = driver.run(str(source), output, settings=SLOW)
+    with hurried():
+        code, out = driver.run(str(source), output, settings=SLOW | {"ray.workers": 1})
     assert code == 0, out
     assert read_pages(output).equals(undisturbed)
     code, out = driver.run(str(source), output, settings=SLOW)
@@ -64,7 +66,8 @@ def test_a_second_signal_stops_at_once_and_loses_nothing_that_was_committed(
     out, _ = process.communicate(timeout=400)
     assert process.returncode == 7, out
     assert "second signal" in out
-    code, out = driver.run(str(source), output, settings=SLOW)
+    with hurried():
+        code, out = driver.run(str(source), output, settings=SLOW | {"ray.workers": 1})
     assert code == 0, out
     assert pagemill.read(output, "pages").num_rows == PAGES
 
@@ -103,6 +106,7 @@ def test_a_signal_while_ray_starts_is_a_drain_too(driver: Driver, source: Path, 
     assert json.loads(report.read_text())["status"] == "interrupted"
 
 
+@pytest.mark.long  # in make test: a model's pages through pools of their own (test_vision.py); shares of pools (tests/observe)
 @pytest.mark.timeout(1200)
 def test_the_same_whatever_the_parallelism(driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
     """P5, with a pool for each stage and images that cross Ray; and P8's shares."""

@@ -47,7 +47,7 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Ta
     return pages(output)
 
 
-@pytest.mark.parametrize("fuse", ["true", "false"])
+@pytest.mark.parametrize("fuse", [pytest.param("true", marks=pytest.mark.long), "false"])  # fused, engines that read pages are
 def test_through_ray_as_inline(driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path, fuse: str) -> None:
     output = str(tmp_path / "out")
     code, out = driver.run(

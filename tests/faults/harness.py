@@ -25,6 +25,7 @@ from pipelines.store.audit import audit
 from pipelines.store.objects import ObjectStore
 from pipelines.store.reading import comparable
 from tests.conftest import Driver
+from tests.readers import hurried
 
 SIZES = {"long": 61, "middle": 17, "short-a": 1, "short-b": 2, "short-c": 1}
 PAGES = sum(SIZES.values())
@@ -89,7 +90,8 @@ def run_with_kills(
             pytest.fail(f"the run hung after {kinds} died: {process.communicate()[0]}")
         assert kinds == ("driver",) or process.returncode == 0, out
         assert not (foreign := foreign_lines(out)), foreign
-    code, out = driver.run(str(source), output, settings=SLOW | settings)
+    with hurried():
+        code, out = driver.run(str(source), output, settings=SLOW | settings)
     assert code == 0, out
     return kills
 

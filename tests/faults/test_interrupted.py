@@ -98,14 +98,21 @@ def contents(output: Path) -> tuple[pa.Table, dict[str, str]]:
 
 # cut off before a write, an output is as it was after the one before: both ways in make test would show every state twice
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("after", [pytest.param(False, marks=pytest.mark.long, id="before"), pytest.param(True, id="after")])
-def test_every_write_of_a_run_as_its_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
+@pytest.mark.parametrize(
+    ("after", "step"),
+    [
+        pytest.param(False, 1, marks=pytest.mark.long, id="before"),
+        pytest.param(True, 1, marks=pytest.mark.long, id="after"),
+        pytest.param(True, 2, id="after-every-second"),
+    ],
+)
+def test_every_write_of_a_run_as_its_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: bool, step: int) -> None:
     source = archive(tmp_path / "in", {"a": 4, "b": 1})
     assert run(source, tmp_path / "whole", 8) == ExitCode.OK
     undisturbed = contents(tmp_path / "whole")
-    at = 0
+    at = 1 - step
     while True:
-        at += 1
+        at += step
         output, scissors = tmp_path / f"cut-{at}", Scissors(at, after)
         with cutting(scissors, monkeypatch), suppress(Cut):
             run(source, output, 2)

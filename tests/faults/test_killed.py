@@ -15,6 +15,7 @@ import pytest
 from pipelines.store.audit import audit
 from tests.conftest import Driver
 from tests.faults.harness import SLOW, Nodes, ends_like, foreign_lines, read_pages, run_with_kills, wait_for
+from tests.readers import hurried
 from tests.s3server import S3
 
 
@@ -76,7 +77,8 @@ def test_the_raylet_of_a_private_cluster_dies(driver: Driver, source: Path, undi
     assert "CLUSTER_LOST: Ray's raylet on this node at" in out
     assert foreign_lines(out) == []
     assert not psutil.wait_procs(tree, timeout=60)[1]
-    code, out = driver.run(str(source), output, settings=SLOW)
+    with hurried():
+        code, out = driver.run(str(source), output, settings=SLOW)
     assert code == 0, out
     ends_like(undisturbed, output, source)
 
@@ -103,6 +105,7 @@ def test_the_head_of_a_cluster_dies(
     assert "CLUSTER_LOST: the head of the Ray cluster at" in out
     assert foreign_lines(out) == []
     assert not psutil.wait_procs([child for child in mine if child not in agents], timeout=60)[1]
-    code, out = driver.run(str(source), output, settings=SLOW)
+    with hurried():
+        code, out = driver.run(str(source), output, settings=SLOW)
     assert code == 0, out
     ends_like(undisturbed, output, source)

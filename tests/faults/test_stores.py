@@ -13,6 +13,7 @@ from pipelines.source.remote import RemoteSource
 from pipelines.store.objects import ObjectStore
 from tests.conftest import Driver
 from tests.faults.harness import SLOW, ends_like, parts, wait_for
+from tests.readers import hurried
 from tests.s3server import S3
 
 
@@ -59,7 +60,8 @@ def test_an_outage_in_mid_run_ends_it_and_the_next_one_goes_on(
     assert words in out
     assert "Traceback" not in out
     s3.faults.rules.clear()
-    code, out = driver.run(str(source), output, settings=settings(s3))
+    with hurried():
+        code, out = driver.run(str(source), output, settings=settings(s3, ray__workers=1))
     assert code == 0, out
     ends_like(undisturbed, output, source, before)
 
