@@ -63,13 +63,13 @@ test: lint
 test-vllm: install
 	@$(MAKE) --no-print-directory $(VLLM) || { echo "SKIPPED: $(VLLM) could not be built (see above); nothing of vLLM was tested" >&2; exit 0; }; \
 	[ ! -x $(VLLM)/bin/python ] || [ ! -e $(VLLM)/.pagemill-installed ] || \
-	VLLM_ENABLE_V1_MULTIPROCESSING=0 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m "not long" $(TWO) $(wildcard $(VLLM_TESTS)) $(ARGS)
+	PYTHONDONTWRITEBYTECODE= VLLM_ENABLE_V1_MULTIPROCESSING=0 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m "not long" $(TWO) $(wildcard $(VLLM_TESTS)) $(ARGS)
 
 # the official packages and vLLM are needed too: what runs in one of their environments skips in the others. Triton stands apart,
 # since vLLM's CPU build would find it: it compiles the tower's kernels for cards that are not here
 test-long: install $(PADDLE) $(VLLM)
 	$(BIN)/python -m pytest -m "long and not chaos" $(ARGS)
-	VLLM_ENABLE_V1_MULTIPROCESSING=0 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m "long and not chaos" \
+	PYTHONDONTWRITEBYTECODE= VLLM_ENABLE_V1_MULTIPROCESSING=0 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m "long and not chaos" \
 	  $(wildcard $(VLLM_TESTS)) tests/recognize/test_openai_engine.py tests/jobs/test_tune.py tests/jobs/test_bench_precision.py $(ARGS)
 	$(BIN)/uv pip install --quiet --python $(VLLM)/bin/python --target $(VLLM)/triton triton==3.6.0
 	PYTHONPATH=$(VLLM)/triton $(VLLM)/bin/python -m pytest tests/recognize/test_tower_compiles.py $(ARGS)
@@ -94,8 +94,8 @@ lint: install
 
 install: $(STAMP)
 
-# by uv, seconds; by pip where uv cannot (an index that only pip's configuration names). A first import writes the bytecode of what is
-# used in 9 seconds, where that of all 17,000 files takes 38; without any, each process of the first run would make its own
+# by uv, 40 seconds with bytecode (where PYTHONDONTWRITEBYTECODE is set, as in many images, each process of Ray's would compile anew);
+# by pip where uv cannot (an index that only pip's configuration names)
 $(STAMP): requirements.lock pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then \
 	  echo "pagemill needs Python 3.11 or 3.12 and found none: python3.11, python3.12 and python3 were tried." >&2; \
@@ -107,10 +107,9 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
 	@echo "Installing into $(VENV): about 1 GB, some minutes the first time"
 	@$(BIN)/python -m pip install --quiet --no-deps "$$(grep '^uv==' requirements.lock)" \
-	  && $(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python -r requirements.lock \
+	  && $(BIN)/uv pip install --quiet --no-deps --compile-bytecode --python $(BIN)/python -r requirements.lock \
 	  || $(BIN)/python -m pip install --quiet --no-deps -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	@$(BIN)/python -c "import jobs.ingest, pipelines.cluster.session, cv2, onnxruntime, s3fs"
 	@touch $@
 
 # the official packages, apart: their pins of numpy and opencv must not meet those of the rest
@@ -123,7 +122,7 @@ $(PADDLE)/.pagemill-installed: tests/parity/requirements.txt pyproject.toml | in
 	@touch $@
 
 # vLLM apart: 2.1 GB, and pins of its own; uv takes seconds where pip takes ten minutes, and can leave out what overrides.txt names.
-# No bytecode of 32,000 files (57 seconds of two cores), most of which nothing imports
+# No bytecode of 32,000 files (57 seconds of two cores), most of which nothing imports: tests write that of the others
 $(VLLM): $(VLLM)/.pagemill-installed
 
 $(VLLM)/.pagemill-installed: tests/vllm/requirements.txt tests/vllm/overrides.txt pyproject.toml | install
