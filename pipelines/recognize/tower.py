@@ -34,12 +34,21 @@ Attend = Callable[[Tensor, Tensor, Sequence[int]], Tensor]  # qkv (N, 3, H, D), 
 Norm = tuple[Tensor, Tensor, float]
 
 
+class _Weights(NamedTuple):
+    """Of a product. vLLM's parameters ask Python at each use; in 108 products a pass that is a fifth of what launching it costs."""
+
+    weight: Tensor
+    bias: Tensor
+
+
 class _Layer(NamedTuple):
     norm1: Norm
     norm2: Norm
-    qkv: Any
+    qkv: Any  # each product: `_Weights` on a card, upstream's module elsewhere
     out: Any
-    mlp: Any
+    fc1: Any
+    fc2: Any
+    activation: Any
 
 
 class PackedTower:
@@ -55,10 +64,12 @@ class PackedTower:
         self._attend = attention_of(attention.attn)
         self._layers = [
             _Layer(
-                _norm(layer.layer_norm1), _norm(layer.layer_norm2), layer.self_attn.qkv_proj, layer.self_attn.out_proj, layer.mlp
+                _norm(layer.layer_norm1), _norm(layer.layer_norm2), self._product(layer.self_attn.qkv_proj),
+                self._product(layer.self_attn.out_proj), self._product(layer.mlp.fc1), self._product(layer.mlp.fc2),
+                layer.mlp.activation_fn,
             )
             for layer in vision.encoder.layers
-        ]
+        ]  # fmt: skip
         self._last, self._projector = _norm(vision.post_layernorm), projector
         self._merge: int = form.merge
         embedding = vision.embeddings
@@ -70,7 +81,7 @@ class PackedTower:
         self._positions = embedding.position_embedding.weight
         self._frequencies = vision.encoder.rotary_pos_emb.inv_freq
         self._table = torch.from_numpy(byte_table(form)).to(self.device, self.dtype)
-        self._fused_gelu = self._cuda and _is_tanh_gelu(self._layers[0].mlp)
+        self._fused_gelu = self._cuda and _is_tanh_gelu(vision.encoder.layers[0].mlp)
 
     def encode(self, patches: Sequence[Tensor], grids: Sequence[Grid]) -> list[Tensor]:
         """Visual tokens of each crop, (tokens, text hidden size).
@@ -99,7 +110,7 @@ class PackedTower:
             qkv = self._linear(layer.qkv, h).view(len(x), 3, self._heads, -1)
             self._ops.rotate_(qkv, cos, sin)
             h = self._ops.add_norm_(x, self._linear(layer.out, self._attend(qkv, offsets, lengths)), layer.norm2)
-            update = self._linear(layer.mlp.fc2, self._activated(layer.mlp, h))
+            update = self._linear(layer.fc2, self._activated(layer, h))
             if n + 1 < len(self._layers):
                 h = self._ops.add_norm_(x, update, self._layers[n + 1].norm1)
         p = self._projector
@@ -138,16 +149,19 @@ class PackedTower:
                 parts.append(F.pad(flat, (0, self._width - flat.shape[1])))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
-    def _linear(self, module: Any, x: Tensor) -> Tensor:
+    def _product(self, module: Any) -> Any:
+        return _Weights(module.weight.data, module.bias.data) if self._cuda else module
+
+    def _linear(self, product: Any, x: Tensor) -> Tensor:
         if self._cuda:
-            return F.linear(x, module.weight, module.bias)
-        output, _ = module(x)  # vLLM's CPU build may have repacked the weights
+            return F.linear(x, product.weight, product.bias)
+        output, _ = product(x)  # vLLM's CPU build may have repacked the weights
         return output
 
-    def _activated(self, mlp: Any, x: Tensor) -> Tensor:
+    def _activated(self, layer: _Layer, x: Tensor) -> Tensor:
         if self._fused_gelu:  # in the product's epilogue; on CPU this operation computes another GELU
-            return torch._addmm_activation(mlp.fc1.bias, x, mlp.fc1.weight.t(), use_gelu=True)
-        return mlp.activation_fn(self._linear(mlp.fc1, x))
+            return torch._addmm_activation(layer.fc1.bias, x, layer.fc1.weight.t(), use_gelu=True)
+        return layer.activation(self._linear(layer.fc1, x))
 
 
 def passes(lengths: Sequence[int], limit: int = PASS_PATCHES) -> Iterator[slice]:

@@ -7,10 +7,6 @@ loaded, upstream's own code runs, and one line of the log says why. uint8 patche
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import inspect
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +22,7 @@ from pipelines.recognize import tower_plain
 from pipelines.recognize.orphans import end_with_owner
 from pipelines.recognize.pack import PatchFormat, byte_table
 from pipelines.recognize.tower import KNOWN_ATTENTION, Grid, PackedTower
+from pipelines.recognize.upstream_source import source_digest
 from pipelines.recognize.vllm_attention import unsplit
 
 OVERRIDES = {"PaddleOCRVLForConditionalGeneration": "pipelines.recognize.vllm_model:PackedPaddleOCRVL"}
@@ -40,7 +37,7 @@ VERIFIED = {
     "12c6ea4df262a88b": "0.30.0 and 0.31.0",
     "54ece0f831d2f523": "0.32.0",
 }
-_MIRRORED = (
+MIRRORED = (
     upstream.SiglipVisionEmbeddings, upstream.SiglipAttention, upstream.SigLIPRotaryEmbedding, upstream.SiglipEncoderLayer,
     upstream.SiglipEncoder, upstream.SiglipVisionTransformer, upstream.Projector, SiglipMLP,
     upstream.PaddleOCRVLForConditionalGeneration.encode_image,
@@ -118,7 +115,7 @@ def refusal(model: PackedPaddleOCRVL, vllm_config: Any) -> str | None:
 def _refusal(model: PackedPaddleOCRVL, vllm_config: Any) -> str | None:
     if reason := (vllm_config.additional_config or {}).get(UPSTREAM):
         return str(reason)
-    if source_digest() not in VERIFIED:
+    if source_digest(MIRRORED) not in VERIFIED:
         return f"this vLLM's {upstream.__name__} is not one that was compared ({', '.join(VERIFIED.values())})"
     if vllm_config.parallel_config.tensor_parallel_size > 1:
         return "tensor parallelism"
@@ -148,24 +145,6 @@ def disagreement(model: PackedPaddleOCRVL, tower: PackedTower) -> float:
     ]
     pairs = zip(tower.encode(crops, grids), model.encode_upstream(crops, grids), strict=True)
     return max(float((ours.float() - theirs.float()).norm() / theirs.float().norm()) for ours, theirs in pairs)
-
-
-def source_digest() -> str:
-    """Of the upstream code that the packed tower stands for, comments, docstrings and annotations aside."""
-    text = "\n".join(_bare(inspect.getsource(thing)) for thing in _MIRRORED)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _bare(source: str) -> str:
-    tree = ast.parse(textwrap.dedent(source))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
-            node.returns = None
-            for argument in (*node.args.args, *node.args.kwonlyargs):
-                argument.annotation = None
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
 
 
 def _say(reason: str) -> None:
