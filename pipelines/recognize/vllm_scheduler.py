@@ -48,12 +48,13 @@ log = EventLog()
 def scheduler(**arguments: Any) -> Scheduler:
     """What vLLM's engine makes its scheduler by."""
     ahead = bool(arguments["vllm_config"].scheduler_config.async_scheduling)
-    if source_digest(MIRRORED) not in VERIFIED:
-        reason: str | None = f"this vLLM's scheduler is not one that was compared ({', '.join(VERIFIED.values())})"
-    else:
+    if source_digest(MIRRORED) in VERIFIED:
         made = _ShortAsync(**arguments) if ahead else _Short(**arguments)
-        if (reason := made.refusal()) is None:
+        reason = made.refusal()
+        if reason is None:
             return made
+    else:
+        reason = f"this vLLM's scheduler is not one that was compared ({', '.join(VERIFIED.values())})"
     _say(reason)
     return AsyncScheduler(**arguments) if ahead else Scheduler(**arguments)
 
@@ -72,6 +73,7 @@ class _Answer(NamedTuple):
 class ShortScheduler(Scheduler):
     """Mixed into vLLM's scheduler, or its asynchronous one; `scheduler` says whether it may be used."""
 
+    running: list[Request]
     _ahead = 0  # tokens that count as an answer's before they are known, for each step that is under way
 
     def __init__(self, **arguments: Any) -> None:
@@ -195,7 +197,7 @@ class ShortScheduler(Scheduler):
         left = copy.copy(scheduler_output)
         left.num_scheduled_tokens = rest
         partly = {name: (answer.tokens, self._sent.get(name, 0)) for name in rest if (answer := self._answer(name)) is not None}
-        outputs = super().update_from_output(left, model_runner_output)
+        outputs: dict[int, Any] = super().update_from_output(left, model_runner_output)
         for outcome in outputs.values():
             for output in outcome.outputs:
                 if output.request_id in partly:

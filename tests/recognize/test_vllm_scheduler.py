@@ -1,4 +1,4 @@
-"""Our scheduler beside vLLM's own, on the same requests, with a model that says what it is told to: no weights, all of vLLM's code."""
+"""Our scheduler beside vLLM's own, on the same requests, with a model that says what it is told to: no weights."""
 
 from __future__ import annotations
 
@@ -209,7 +209,8 @@ def test_each_step_and_each_answer_as_vllms_own(
     assert {name: tokens for name, tokens in ours.answers.items() if name in ours.reasons} == {
         name: tokens for name, tokens in theirs.answers.items() if name in theirs.reasons
     }
-    assert not scheduler._answers and not scheduler._sent
+    assert not scheduler._answers
+    assert not scheduler._sent
     tokens = sum(len(said) for said in theirs.answers.values())
     assert short["before"] > 0.8 * tokens  # it was not vLLM's own code that did it
     assert short["after"] > 0.5 * tokens  # of five answers in six, and less their first and last tokens
