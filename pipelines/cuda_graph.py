@@ -87,8 +87,8 @@ def _parts(index: Any) -> tuple[Any, ...]:
 class Capture:
     """A function's kernels on given inputs, which stay where they are; so do the outputs, overwritten by each replay."""
 
-    def __init__(self, compute: Compute, inputs: tuple[Tensor, ...], constants: Constants, pool: Any) -> None:
-        before, stream = torch.cuda.current_stream(), torch.cuda.Stream()
+    def __init__(self, compute: Compute, inputs: tuple[Tensor, ...], constants: Constants, pool: Any, stream: Any) -> None:
+        before = torch.cuda.current_stream()
         self._graph = torch.cuda.CUDAGraph()
         try:
             stream.wait_stream(before)
@@ -113,7 +113,9 @@ class Graphs:
 
     def __init__(self, device: torch.device, whose: str, capture: Callable[..., Any] = Capture) -> None:
         self._whose, self._capture, self._constants = whose, capture, Constants(device)
-        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        on_card = device.type == "cuda"
+        self._pool = torch.cuda.graph_pool_handle() if on_card else None
+        self._stream = torch.cuda.Stream(device) if on_card else None  # one for all: memory is only shared within a stream
         self._made: dict[Any, Any] = {}
         self.failed = False
 
@@ -121,7 +123,7 @@ class Graphs:
         """What `compute` gives for `inputs`, which for one key must be the same tensors in every call."""
         if not self.failed and key not in self._made:
             try:
-                self._made[key] = self._capture(compute, inputs, self._constants, self._pool)
+                self._made[key] = self._capture(compute, inputs, self._constants, self._pool, self._stream)
             except Exception as error:  # an operation that cannot be captured, or no memory for it; eager may do with less
                 self.failed = True
                 self._made.clear()

@@ -104,16 +104,19 @@ class ShortScheduler(Scheduler):
     # -- before a step ---------------------------------------------------------------------------------------------------
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
-        going = self._going_on() if self._pause_state == PauseState.UNPAUSED and not throttle_prefills else []
+        plain = self._pause_state == PauseState.UNPAUSED and not throttle_prefills
+        going, ending = self._going_on() if plain else ([], [])
         if len(going) < 2:  # vLLM looks for a prefix that all share where one is alone
+            going = []
+        if not going and not ending:
             return super().schedule(throttle_prefills)
         cached = self._scheduled(going)
-        running, chosen = self.running, set(cached.req_ids)
+        running, chosen = self.running, {*cached.req_ids, *ending}
         limits = {name: getattr(self, name) for name in _LIMITS if hasattr(self, name)}
         self.running = [request for request in running if request.request_id not in chosen]
         try:
             for name, limit in limits.items():
-                setattr(self, name, limit - len(going))
+                setattr(self, name, limit - len(going) - len(ending) * (name != _LIMITS[0]))
             others = super().schedule(throttle_prefills)
         finally:
             for name, limit in limits.items():
@@ -123,9 +126,10 @@ class ShortScheduler(Scheduler):
             self.running = kept + [request for request in self.running if request.request_id not in known]
         return self._joined(cached, others)
 
-    def _going_on(self) -> list[Request]:
-        """Answers with one token to compute, for which there is KV cache; none where that is scarce."""
+    def _going_on(self) -> tuple[list[Request], list[str]]:
+        """Answers with one token to compute, and those whose last one is under way; none where there is not KV cache for all."""
         found: list[Request] = []
+        ending: list[str] = []
         blocks, size, longest = self._manager.req_to_blocks, self._block, self.max_model_len - 1
         before = None if self.use_v2_model_runner else self.prev_step_scheduled_req_ids
         full = 0
@@ -134,23 +138,27 @@ class ShortScheduler(Scheduler):
             if (
                 request.is_prefill_chunk
                 or computed + 1 != len(request._all_token_ids) + ahead
-                or (ahead > 0 and computed + 2 - ahead >= request.num_prompt_tokens + request.max_tokens)
                 or computed >= longest
                 or request.spec_token_ids
                 or request.structured_output_request is not None
                 or (before is not None and request.request_id not in before)
             ):
                 continue
+            if ahead > 0 and computed + 1 >= request.num_prompt_tokens + request.max_tokens:
+                ending.append(request.request_id)
+                continue
             if len(blocks[request.request_id]) * size <= computed:
                 full += 1
             found.append(request)
         room = min(self.max_num_scheduled_tokens, self.max_num_running_reqs)
-        return found if full <= self.kv_cache_manager.block_pool.get_num_free_blocks() and len(found) <= room else []
+        if full > self.kv_cache_manager.block_pool.get_num_free_blocks() or len(found) > room:
+            return [], []
+        return found, ending
 
     def _scheduled(self, going: list[Request]) -> CachedRequestData:
         """One token of each is in the next step: what the model's runner has to know of them."""
         blocks, size, allocate = self._manager.req_to_blocks, self._block, self.kv_cache_manager.allocate_slots
-        counted = hasattr(going[0], "num_in_flight_tokens")  # by later versions
+        counted = any(hasattr(request, "num_in_flight_tokens") for request in going[:1])  # by later versions
         names: list[str] = []
         fresh: list[tuple[list[int], ...] | None] = []
         computed: list[int] = []
@@ -277,7 +285,7 @@ class _Short(ShortScheduler):
 
 
 class _ShortAsync(ShortScheduler, AsyncScheduler):
-    """A step is made up while the one before it runs."""
+    """A step is made up while those before it run."""
 
     _ahead = 1
 

@@ -38,6 +38,7 @@ ENGINE_SIDE = (
     "vllm_model.py",
     "vllm_attention.py",
     "vllm_scheduler.py",
+    "vllm_steps.py",
     "cuda_graph.py",
     "network.py",
 )

@@ -104,7 +104,7 @@ class Replayed:
 
     made: list[int] = []
 
-    def __init__(self, compute: Callable[..., Any], inputs: tuple[Any, ...], constants: Any, pool: Any) -> None:
+    def __init__(self, compute: Callable[..., Any], inputs: tuple[Any, ...], *shared: Any) -> None:
         self.replay = lambda: compute(*inputs)
         self.made.append(len(inputs[0]))
 
@@ -112,7 +112,7 @@ class Replayed:
 class Refused:
     tried: list[int] = []
 
-    def __init__(self, compute: Any, inputs: tuple[Any, ...], constants: Any, pool: Any) -> None:
+    def __init__(self, compute: Any, inputs: tuple[Any, ...], *shared: Any) -> None:
         self.tried.append(len(inputs[0]))
         raise RuntimeError("operation not permitted when stream is capturing")
 
