@@ -24,10 +24,12 @@ from jobs.benches.pipeline import pipeline
 from jobs.benches.planning import planning
 from jobs.benches.precision import precision
 from jobs.benches.probing import probing
+from jobs.benches.scheduling import scheduling
 from jobs.common import run_app
 
 BENCHES: tuple[Callable[..., Figures], ...] = (
-    overhead, first_page, memory, planning, listing, probing, driver, engine, precision, layout, pipeline,
+    overhead, first_page, memory, planning, listing, probing, driver, engine, scheduling, precision, layout,
+    pipeline,
 )  # fmt: skip
 
 

@@ -115,7 +115,6 @@ class VllmConfig(_Section):
     max_num_seqs: int = Field(ge=1)
     max_num_batched_tokens: int = Field(ge=256)
     wave: int = Field(ge=1)
-    steps_under_way: int = Field(ge=2, le=16)
     enforce_eager: bool
     deterministic: bool = Field(json_schema_extra=FINGERPRINTED)
     confidence: bool = Field(json_schema_extra=FINGERPRINTED)

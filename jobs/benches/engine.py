@@ -73,7 +73,6 @@ def engine(
     ahead_pages: Annotated[int, typer.Option(help="pages packed and not yet offered to an engine, all engines together")] = 64,
     kv_mib: Annotated[float, typer.Option(help="KV cache of an engine, MiB a place; 18 KiB a token")] = 12,
     batched: Annotated[int, typer.Option(help="max_num_batched_tokens")] = 16_384,
-    steps: Annotated[int, typer.Option(help="vllm.steps_under_way")] = 4,
     eager: Annotated[bool, typer.Option(help="no CUDA graphs; where there is no GPU")] = False,
     cards: Annotated[str, typer.Option(help="numbers of the cards, as nvidia-smi has them; empty: the one that is visible")] = "",
     price: Annotated[float | None, typer.Option(help="of the card, an hour: what a million pages cost")] = None,
@@ -94,7 +93,7 @@ def engine(
     with tempfile.TemporaryDirectory() as folder:
         model = write_shape(Path(folder) / "shape", tiny)
         traces = Path(folder) / "traces"
-        settings = {"kv_mib": kv_mib, "batched": batched, "eager": eager, "extra": extra, "packers": packers, "steps": steps}
+        settings = {"kv_mib": kv_mib, "batched": batched, "eager": eager, "extra": extra, "packers": packers}
         settings |= {"profile": str(traces)} if profile else {}
         numbers = cards.split(",") if cards else [""]
         with started(chosen, model, settings, numbers) as teams, beside(chosen, Path(folder) / "layout", numbers[0]) as layout:

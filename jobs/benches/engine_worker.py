@@ -48,7 +48,6 @@ class Spec:
     eager: bool
     extra: str
     packers: int  # of a card
-    steps: int = 4  # under way at once
     profile: str = ""  # folder that the profiler writes into; "": it is off
     card: str = ""  # number of the card it runs on; "": the one that is visible
 
@@ -132,7 +131,6 @@ class _Packed:
         settings: dict[str, Any] = {
             "vllm.model_dir": spec.model, "vllm.load_format": "dummy", "vllm.dtype": extra.pop("dtype", "bfloat16"),
             "vllm.max_num_seqs": spec.seqs, "vllm.max_num_batched_tokens": spec.batched, "vllm.enforce_eager": spec.eager,
-            "vllm.steps_under_way": spec.steps,
             "vllm.kv_cache_memory_bytes": int(spec.kv_mib * spec.seqs * (1 << 20)), "vllm.engine_args": json.dumps(extra),
             "vllm.max_model_len": MODEL_LEN, "recognize.crop_deadline_s": 3600, "recognize.loop_pattern": 0,
         }  # fmt: skip

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.config import LayoutConfig
-from pipelines.cuda_graph import Graphs
 from pipelines.layout.checkpoint import LayoutCheckpoint
+from pipelines.layout.cuda_graph import Graphs
 from pipelines.layout.postprocess import MASK_CUT
 from pipelines.schema import Pixels
 
@@ -104,7 +104,7 @@ class Network:
         self._on_gpu = device.type == "cuda"
         self._slots = [self._slot(pinned=self._on_gpu) for _ in range(_SLOTS if self._on_gpu else 1)]
         self._static = self._slot(device) if self._on_gpu else None
-        self._graphs = Graphs(device, "layout") if self._on_gpu and config.cuda_graph == "auto" else None
+        self._graphs = Graphs(device) if self._on_gpu and config.cuda_graph == "auto" else None
         self._resizers = ThreadPoolExecutor(min(_RESIZERS, config.batch_pages)) if self._on_gpu else None
         self._begun = 0
 

@@ -17,19 +17,19 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipelines.cuda_graph import Graphs
 from pipelines.recognize import tower_plain
 from pipelines.recognize.pack import PatchFormat, byte_table
-from pipelines.recognize.tower_graphs import GraphedPasses, Grid, crop_table
 
 PASS_PATCHES = 16_384  # 14 crops of an ordinary page; larger ones are no faster, and take 16 KB a patch
 KNOWN_ATTENTION = ("FLASH_ATTN", "TRITON_ATTN", "TORCH_SDPA")
 _ALIGN = 64  # columns: 588 values a patch are 1,176 bytes, which the tensor cores' copy engine cannot address in rows
 
+Grid = tuple[int, int, int]
 Attend = Callable[[Tensor, Tensor, Sequence[int]], Tensor]  # qkv (N, 3, H, D), offsets (crops + 1), lengths -> (N, H * D)
 Norm = tuple[Tensor, Tensor, float]
 
@@ -82,10 +82,6 @@ class PackedTower:
         self._frequencies = vision.encoder.rotary_pos_emb.inv_freq
         self._table = torch.from_numpy(byte_table(form)).to(self.device, self.dtype)
         self._fused_gelu = self._cuda and _is_tanh_gelu(vision.encoder.layers[0].mlp)
-        self._graphed: GraphedPasses | None = None
-        if self._cuda and form.merge == 2 and _on_flash_3(attention.attn):  # another attention asks the host for lengths
-            graphs = Graphs(self.device, "the vision tower")
-            self._graphed = GraphedPasses(self._of_bytes, self._patch, PASS_PATCHES, self.device, graphs)
 
     def encode(self, patches: Sequence[Tensor], grids: Sequence[Grid]) -> list[Tensor]:
         """Visual tokens of each crop, (tokens, text hidden size).
@@ -101,51 +97,37 @@ class PackedTower:
         """One pass of the largest size: compiles the kernels, and takes the memory that a run takes while vLLM measures it."""
         side = math.isqrt(PASS_PATCHES // 4)
         patches = torch.zeros((side * side, 3, *self._patch), dtype=torch.uint8, device=self.device)
-        self._without([patches] * 4, [(1, side, side)] * 4)
-        if self._graphed is not None:
-            self._graphed.rehearse()
+        self.encode([patches] * 4, [(1, side, side)] * 4)
 
     def _pass(self, patches: Sequence[Tensor], grids: Sequence[Grid]) -> list[Tensor]:
-        tokens = self._graphed.run(patches, grids) if self._graphed is not None else None
-        if tokens is None:
-            tokens = self._without(patches, grids)
-        return list(tokens.split([t * h * w // self._merge**2 for t, h, w in grids]))
-
-    def _without(self, patches: Sequence[Tensor], grids: Sequence[Grid]) -> Tensor:
-        """A pass without a CUDA graph."""
-        table = torch.from_numpy(crop_table(grids, len(grids)))
-        table = table.pin_memory().to(self.device, non_blocking=True) if self._cuda else table
-        return self._tokens(self._floats(patches), table, [t * h * w for t, h, w in grids])
-
-    def _of_bytes(self, patches: Tensor, table: Tensor, lengths: Sequence[int]) -> Tensor:
-        return self._tokens(self._ops.floats(patches, self._table, self._width), table, lengths)
-
-    def _tokens(self, floats: Tensor, table: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Visual tokens of normalised patches (N, width), crop after crop.
-
-        table: see `crop_table`. lengths: of the crops, of which most attention needs only the longest.
-        """
-        where, target = self._geometry(table, len(floats))
+        lengths = [t * h * w for t, h, w in grids]
+        offsets, where, target = self._geometry(grids, lengths)
         angles = torch.cat((where[0].float()[:, None] * self._frequencies, where[1].float()[:, None] * self._frequencies), 1)
         cos, sin = angles.cos(), angles.sin()
-        x = F.linear(floats, self._kernel, self._kernel_bias)
+        x = F.linear(self._floats(patches), self._kernel, self._kernel_bias)
         h = self._ops.place(x, self._positions, where, self._layers[0].norm1)
         for n, layer in enumerate(self._layers):
             qkv = self._linear(layer.qkv, h).view(len(x), 3, self._heads, -1)
             self._ops.rotate_(qkv, cos, sin)
-            h = self._ops.add_norm_(x, self._linear(layer.out, self._attend(qkv, table[0], lengths)), layer.norm2)
+            h = self._ops.add_norm_(x, self._linear(layer.out, self._attend(qkv, offsets, lengths)), layer.norm2)
             update = self._linear(layer.fc2, self._activated(layer, h))
             if n + 1 < len(self._layers):
                 h = self._ops.add_norm_(x, update, self._layers[n + 1].norm1)
         p = self._projector
         h = self._ops.finish(x, update, self._last, _norm(p.pre_norm), target).view(-1, p.hidden_size)
-        return p.linear_2(p.act(p.linear_1(h)))
+        return list(p.linear_2(p.act(p.linear_1(h))).split([length // self._merge**2 for length in lengths]))
 
-    def _geometry(self, table: Tensor, total: int) -> tuple[Tensor, Tensor]:
-        """Row, column, height and width of each patch (4, N) int32; where the merged order puts it."""
-        count, merge = table.shape[1] - 1, self._merge
-        crop = torch.repeat_interleave(torch.arange(count, device=self.device), table[3, :count], output_size=total)
-        start, height, width = table[0][crop], table[1][crop], table[2][crop]
+    def _geometry(self, grids: Sequence[Grid], lengths: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Offsets of the crops (int32); row, column, height and width of each patch (4, N); where the merged order puts it."""
+        count, total, merge = len(grids), sum(lengths), self._merge
+        host = np.zeros((4, count + 1), np.int32)
+        host[0, 1:] = np.cumsum(lengths)
+        host[1:3, :count] = [[h for _, h, _ in grids], [w for _, _, w in grids]]
+        host[3, :count] = lengths
+        packed = torch.from_numpy(host)
+        packed = packed.pin_memory().to(self.device, non_blocking=True) if self._cuda else packed
+        crop = torch.repeat_interleave(torch.arange(count, device=self.device), packed[3, :count], output_size=total)
+        start, height, width = packed[0][crop], packed[1][crop], packed[2][crop]
         inside = torch.arange(total, dtype=torch.int32, device=self.device) - start
         frame_start = inside - inside % (height * width)
         inside = inside - frame_start
@@ -153,7 +135,7 @@ class PackedTower:
         column = inside - row * width
         token = (row // merge) * (width // merge) + column // merge
         target = start + frame_start + token * merge**2 + (row % merge) * merge + column % merge
-        return torch.stack((row, column, height, width)), target.int()
+        return packed[0], torch.stack((row, column, height, width)), target.int()
 
     def _floats(self, patches: Sequence[Tensor]) -> Tensor:
         """(N, width) normalised patches, in the order given; each run of one kind (bytes, floats) is handled at once."""
@@ -215,13 +197,11 @@ def attention_of(upstream: Any) -> Attend:
 def _flash(scale: float, version: int | None) -> Attend:
     from vllm.v1.attention.backends.fa_utils import flash_attn_varlen_func
 
-    parts = {"num_splits": 1} if version == 3 else {}  # it would split keys where crops are few, and add up: never faster here
-
     def attend(qkv: Tensor, offsets: Tensor, lengths: Sequence[int]) -> Tensor:
         longest = max(lengths)
         output = flash_attn_varlen_func(
             qkv[:, 0], qkv[:, 1], qkv[:, 2], cu_seqlens_q=offsets, cu_seqlens_k=offsets, max_seqlen_q=longest,
-            max_seqlen_k=longest, dropout_p=0.0, causal=False, softmax_scale=scale, fa_version=version, **parts,
+            max_seqlen_k=longest, dropout_p=0.0, causal=False, softmax_scale=scale, fa_version=version,
         )  # fmt: skip
         return output.reshape(len(qkv), -1)
 
@@ -251,10 +231,6 @@ def _sdpa(scale: float) -> Attend:
         return torch.cat(outputs).reshape(len(qkv), -1)
 
     return attend
-
-
-def _on_flash_3(upstream: Any) -> bool:
-    return bool(upstream.attn_backend.name == "FLASH_ATTN" and upstream._fa_version == 3)
 
 
 def _operations(device: torch.device) -> Any:

@@ -289,10 +289,7 @@ def _started(whole: Config, arguments: dict[str, Any], weights: int) -> Any:
     """An AsyncLLM; on a card, in this engine's turn and within its share."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
-    from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
-
-    from pipelines.recognize.vllm_steps import with_steps
 
     config = whole.vllm
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
@@ -303,9 +300,7 @@ def _started(whole: Config, arguments: dict[str, Any], weights: int) -> Any:
         announce()
         began = time.monotonic()
         try:
-            asked = AsyncEngineArgs(**arguments)
-            made = with_steps(asked.create_engine_config(UsageContext.ENGINE_CONTEXT), config.steps_under_way)
-            engine = AsyncLLM.from_vllm_config(made, disable_log_stats=asked.disable_log_stats)
+            engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         except Exception as error:  # whatever it is: the engine does not run, and vLLM has said why above
             raise EngineUnavailable(f"vLLM did not start: {type(error).__name__}: {error}") from error
         log.info("engine_started", seconds=time.monotonic() - began, model=arguments["model"])

@@ -21,8 +21,7 @@ from pipelines.observe.log import EventLog
 from pipelines.recognize import tower_plain
 from pipelines.recognize.orphans import end_with_owner
 from pipelines.recognize.pack import PatchFormat, byte_table
-from pipelines.recognize.tower import KNOWN_ATTENTION, PackedTower
-from pipelines.recognize.tower_graphs import Grid
+from pipelines.recognize.tower import KNOWN_ATTENTION, Grid, PackedTower
 from pipelines.recognize.upstream_source import source_digest
 from pipelines.recognize.vllm_attention import unsplit
 

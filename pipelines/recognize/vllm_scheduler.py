@@ -1,13 +1,14 @@
-"""vLLM's scheduler with a short way for answers that only go on, by which one engine's host keeps its card busy.
+"""vLLM's scheduler with a short way for answers that only go on, so that two or three engines fill a card where it took four.
 
-vLLM asks some 40 lines of Python of each answer in each step, before the step and after it. A thousand answers make that
-25 ms and more of a step whose kernels take 4 (docs/performance.md has the profile), and nearly all of them are in the same state:
-one token more to compute, one token more to note. Those are looked at here, in two tight loops; everything else (new crops,
-prompts in parts, an answer's last tokens, too little KV cache, whatever an option asks for) is left to vLLM's own code.
+Python is the limit of an engine: with a thousand answers vLLM's scheduler and the noting of their tokens took half of its
+time (docs/performance.md has the profile), 25 ms of a step whose kernels take 4. Nearly all of those answers are in the same
+state: one token more to compute, one token more to note. They are looked at here, in two tight loops; everything else (new
+crops, prompts in parts, an answer's last tokens, too little KV cache, whatever an option asks for) is left to vLLM's own code.
 
-Invariant: what the model computes in a step, and each answer to the token, is what vLLM's own scheduler gives. An answer
-that is wanted whole (FINAL_ONLY) leaves the engine's process when it is done, in place of token by token. Where vLLM's source
-is not what was compared, or the engine has options that this was not written for, vLLM's own scheduler runs and the log says so.
+Invariant: each answer to the token, and what the model computes in a step, is what vLLM's own scheduler gives; but where a step's
+tokens or the KV cache do not suffice for all, answers go before prompts. An answer that is wanted whole (FINAL_ONLY) leaves
+the engine's process when it is done, in place of token by token. Where vLLM's source is not what was compared, or the engine has
+options that this was not written for, vLLM's own scheduler runs and the log says so.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.output import CachedRequestData, SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.core.sched.utils import check_stop
+from vllm.v1.core.sched.utils import check_sequence_repetition, check_stop
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.request import Request, RequestStatus
 
@@ -29,13 +30,13 @@ from pipelines.recognize.upstream_source import source_digest
 
 # What is done again here, by the digest of vLLM's source.
 VERIFIED = {
-    "e947c281b695bd83": "0.25.1",
-    "860a62d8f1befa52": "0.32.0",
+    "d479c0ac02856a3b": "0.25.1",
+    "9c5abb82aed1df03": "0.32.0",
 }
 MIRRORED = (
     Scheduler.schedule, Scheduler._update_after_schedule, Scheduler._make_cached_request_data, Scheduler.update_from_output,
     Scheduler._update_request_with_output, Scheduler._free_encoder_inputs, AsyncScheduler, check_stop,
-    Request.append_output_token_ids, SchedulerOutput, CachedRequestData,
+    check_sequence_repetition, Request.append_output_token_ids, SchedulerOutput, CachedRequestData,
 )  # fmt: skip
 
 _FURTHER_OUTPUTS = ("enable_return_routed_experts", "aux_output_connector", "return_sampling_mask", "is_mm_encoder_only")
@@ -104,19 +105,16 @@ class ShortScheduler(Scheduler):
     # -- before a step ---------------------------------------------------------------------------------------------------
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
-        plain = self._pause_state == PauseState.UNPAUSED and not throttle_prefills
-        going, ending = self._going_on() if plain else ([], [])
+        going = self._going_on() if self._pause_state == PauseState.UNPAUSED and not throttle_prefills else []
         if len(going) < 2:  # vLLM looks for a prefix that all share where one is alone
-            going = []
-        if not going and not ending:
             return super().schedule(throttle_prefills)
         cached = self._scheduled(going)
-        running, chosen = self.running, {*cached.req_ids, *ending}
+        running, chosen = self.running, set(cached.req_ids)
         limits = {name: getattr(self, name) for name in _LIMITS if hasattr(self, name)}
         self.running = [request for request in running if request.request_id not in chosen]
         try:
             for name, limit in limits.items():
-                setattr(self, name, limit - len(going) - len(ending) * (name != _LIMITS[0]))
+                setattr(self, name, limit - len(going))
             others = super().schedule(throttle_prefills)
         finally:
             for name, limit in limits.items():
@@ -126,10 +124,9 @@ class ShortScheduler(Scheduler):
             self.running = kept + [request for request in self.running if request.request_id not in known]
         return self._joined(cached, others)
 
-    def _going_on(self) -> tuple[list[Request], list[str]]:
-        """Answers with one token to compute, and those whose last one is under way; none where there is not KV cache for all."""
+    def _going_on(self) -> list[Request]:
+        """Answers with one token to compute, for which there is KV cache; none where that is scarce."""
         found: list[Request] = []
-        ending: list[str] = []
         blocks, size, longest = self._manager.req_to_blocks, self._block, self.max_model_len - 1
         before = None if self.use_v2_model_runner else self.prev_step_scheduled_req_ids
         full = 0
@@ -138,27 +135,23 @@ class ShortScheduler(Scheduler):
             if (
                 request.is_prefill_chunk
                 or computed + 1 != len(request._all_token_ids) + ahead
+                or (ahead > 0 and computed + 2 - ahead >= request.num_prompt_tokens + request.max_tokens)
                 or computed >= longest
                 or request.spec_token_ids
                 or request.structured_output_request is not None
                 or (before is not None and request.request_id not in before)
             ):
                 continue
-            if ahead > 0 and computed + 1 >= request.num_prompt_tokens + request.max_tokens:
-                ending.append(request.request_id)
-                continue
             if len(blocks[request.request_id]) * size <= computed:
                 full += 1
             found.append(request)
         room = min(self.max_num_scheduled_tokens, self.max_num_running_reqs)
-        if full > self.kv_cache_manager.block_pool.get_num_free_blocks() or len(found) > room:
-            return [], []
-        return found, ending
+        return found if full <= self.kv_cache_manager.block_pool.get_num_free_blocks() and len(found) <= room else []
 
     def _scheduled(self, going: list[Request]) -> CachedRequestData:
         """One token of each is in the next step: what the model's runner has to know of them."""
         blocks, size, allocate = self._manager.req_to_blocks, self._block, self.kv_cache_manager.allocate_slots
-        counted = any(hasattr(request, "num_in_flight_tokens") for request in going[:1])  # by later versions
+        counted = hasattr(going[0], "num_in_flight_tokens")  # by later versions
         names: list[str] = []
         fresh: list[tuple[list[int], ...] | None] = []
         computed: list[int] = []
@@ -285,7 +278,7 @@ class _Short(ShortScheduler):
 
 
 class _ShortAsync(ShortScheduler, AsyncScheduler):
-    """A step is made up while those before it run."""
+    """A step is made up while the one before it runs."""
 
     _ahead = 1
 
@@ -309,4 +302,4 @@ def _stale(request: Request) -> bool:
 
 
 def _say(reason: str) -> None:
-    log.warning("short_scheduler_off", instead="vLLM's own runs, an engine then keeps its card half as busy", reason=reason)
+    log.warning("short_scheduler_off", instead="vLLM's own runs, and an engine's host has twice as much to do", reason=reason)

@@ -32,13 +32,11 @@ MODULES = sorted((ROOT / "pipelines").rglob("*.py"))
 # loaded by vLLM, in its own process, or by the layout engine that runs on PyTorch
 ENGINE_SIDE = (
     "tower.py",
-    "tower_graphs.py",
     "tower_plain.py",
     "tower_triton.py",
     "vllm_model.py",
     "vllm_attention.py",
     "vllm_scheduler.py",
-    "vllm_steps.py",
     "cuda_graph.py",
     "network.py",
 )

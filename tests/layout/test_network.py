@@ -48,7 +48,7 @@ def test_nothing_in_the_network_waits_where_it_is_captured(model: Place, monkeyp
     """Second pass, as a capture is: no copy of a Python list or number, no question that a tensor's values answer."""
     from torch.overrides import TorchFunctionMode
 
-    from pipelines.cuda_graph import Constants
+    from pipelines.layout.cuda_graph import Constants
 
     waits = ("tensor", "as_tensor", "from_numpy", "item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__")
     seen: list[str] = []
@@ -89,7 +89,7 @@ def test_nothing_in_the_network_waits_where_it_is_captured(model: Place, monkeyp
 
 
 def test_a_constant_is_the_callers_own() -> None:
-    from pipelines.cuda_graph import Constants
+    from pipelines.layout.cuda_graph import Constants
 
     with Constants(torch.device("cpu")):
         first = torch.tensor([1.0, 2.0])
@@ -125,7 +125,7 @@ class Done:
 
 
 def as_on_a_gpu(made: TransformersLayout, capture: Any, patch: pytest.MonkeyPatch) -> TransformersLayout:
-    from pipelines.cuda_graph import Graphs
+    from pipelines.layout.cuda_graph import Graphs
 
     network = made._model
     patch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
@@ -133,7 +133,7 @@ def as_on_a_gpu(made: TransformersLayout, capture: Any, patch: pytest.MonkeyPatc
     patch.setattr(network, "_on_gpu", True)
     patch.setattr(network, "_slots", [network._slot(), network._slot()])
     patch.setattr(network, "_static", network._slot())
-    patch.setattr(network, "_graphs", Graphs(torch.device("cpu"), "layout", capture))
+    patch.setattr(network, "_graphs", Graphs(torch.device("cpu"), capture))
     return made
 
 

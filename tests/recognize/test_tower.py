@@ -16,9 +16,6 @@ pytest.importorskip("vllm", reason="vLLM is in an environment of its own")
 if torch.cuda.is_available():
     pytest.skip("these models are on the CPU; vLLM's CUDA build picks kernels that are not", allow_module_level=True)
 
-from pipelines.cuda_graph import Graphs  # noqa: E402 it needs PyTorch
-from pipelines.recognize.tower_graphs import LONGEST, SLOTS, GraphedPasses, crop_table  # noqa: E402
-
 BITS = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}  # of the norm: 24, 11 and 8 bits through three layers
 MIXED = [(1, 2, 2), (1, 24, 24), (1, 2, 40), (1, 30, 6), (1, 8, 2), (1, 54, 4), (1, 24, 24)]
 
@@ -101,51 +98,6 @@ def test_equal_crops_arrive_stacked(models: Any) -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_filled_up_to_the_size_of_a_graph(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a card replays, without one: passes of a few sizes in the same buffers, whatever was there before."""
-    model, sizes = models("float32"), []
-
-    class Asked(Graphs):
-        def run(self, key: Any, compute: Any, inputs: Any) -> Any:
-            sizes.append(key)
-            return compute(*inputs)
-
-    def attend(qkv: Any, offsets: Any, lengths: Any) -> Any:  # as FlashAttention: lengths by the offsets, on the card
-        assert lengths == [LONGEST]
-        return by_lengths(qkv, offsets, [n for n in offsets.diff().tolist() if n])
-
-    embed(model, crops([(1, 2, 2)]), [(1, 2, 2)])
-    tower = model.tower()
-    alone, by_lengths = [embed(model, [crop], [grid])[0] for crop, grid in zip(crops(MIXED), MIXED, strict=True)], tower._attend
-    frames, grids = crops([(3, 4, 6), (1, 6, 4)]), [(3, 4, 6), (1, 6, 4)]
-    whole = crops([(1, 32, 16)])  # of a graph's size: nothing is filled up
-    wanted = [*alone, *embed(model, frames, grids), *embed(model, whole, [(1, 32, 16)]), *alone]
-    monkeypatch.setattr(tower, "_attend", attend)
-    graphed = GraphedPasses(tower._of_bytes, (14, 14), 16_384, tower.device, Asked(tower.device, "the tower"))
-    monkeypatch.setattr(tower, "_graphed", graphed)
-    found = [
-        *embed(model, crops(MIXED), MIXED), *embed(model, frames, grids), *embed(model, whole, [(1, 32, 16)]),
-        *embed(model, crops(MIXED), MIXED),
-    ]  # fmt: skip
-    assert sizes == [2048, 512, 512, 2048]
-    assert all(apart(ours, theirs) < 1e-5 for ours, theirs in zip(found, wanted, strict=True))
-    sizes.clear()
-    graphed.rehearse()
-    assert sizes == [*range(16_384, 0, -512)]
-
-
-def test_what_no_graph_holds_goes_without(models: Any) -> None:
-    model = models("float32")
-    embed(model, crops([(1, 2, 2)]), [(1, 2, 2)])
-    tower = model.tower()
-    graphed = GraphedPasses(tower._of_bytes, (14, 14), 8_192, tower.device, Graphs(tower.device, "the tower"))
-    floats = [crops([(1, 4, 4)])[0].float()]
-    assert graphed.run(floats, [(1, 4, 4)]) is None
-    assert graphed.run(crops([(1, 2, 2)] * SLOTS), [(1, 2, 2)] * SLOTS) is None
-    assert graphed.run(crops([(1, 2, LONGEST // 2 + 2)]), [(1, 2, LONGEST // 2 + 2)]) is None
-    assert graphed.run(crops([(1, 64, 66)] * 2), [(1, 64, 66)] * 2) is None
-
-
 @pytest.mark.parametrize("dtype", BITS)
 def test_every_byte_is_normalised_as_upstream_does(models: Any, dtype: str) -> None:
     """Bit for bit: float32 by the Hugging Face processor's arithmetic, then rounded as vLLM rounds its float inputs."""
@@ -177,7 +129,7 @@ def test_five_thousand_grids_leave_nothing_behind(models: Any) -> None:
     with torch.inference_mode():
         for start in range(0, 5000, 500):  # geometry and positions of all of them; pixels of the small ones only
             for grid in grids[start : start + 500 : 5]:
-                model._tower._geometry(torch.from_numpy(crop_table([grid], 1)), grid[1] * grid[2])
+                model._tower._geometry([grid], [grid[1] * grid[2]])
             embed(model, crops(small[start : start + 500]), small[start : start + 500])
     assert held() == before
 

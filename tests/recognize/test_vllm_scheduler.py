@@ -117,9 +117,8 @@ class Run:
     steps: list[Any] = field(default_factory=list)
 
 
-def read(scheduler: Any, requests: list[Asked], under_way: int | None = None) -> Run:
-    """An engine's loop: schedules ahead, and hears of a step when others are under way; None: as many as vLLM has."""
-    under_way = under_way or 1 + bool(scheduler.scheduler_config.async_scheduling)
+def read(scheduler: Any, requests: list[Asked]) -> Run:
+    """An engine's loop: schedules ahead, and hears of a step when the next one is under way."""
     run, waiting, queue, step = Run(), sorted(requests, key=lambda one: one.at), collections.deque[Any](), 0
     told = {one.name: one for one in requests}
     while waiting or queue or scheduler.has_requests():
@@ -132,7 +131,11 @@ def read(scheduler: Any, requests: list[Asked], under_way: int | None = None) ->
             if output.total_num_scheduled_tokens:
                 queue.append((output, _said(output, scheduler, told)))
             run.steps.append(_seen(output))
-        if queue and (len(queue) == under_way or not scheduler.has_requests() or not output.total_num_scheduled_tokens):
+        if queue and (
+            len(queue) > scheduler.scheduler_config.async_scheduling
+            or not scheduler.has_requests()
+            or not output.total_num_scheduled_tokens
+        ):
             for outcome in scheduler.update_from_output(*queue.popleft()).values():
                 for one in outcome.outputs:
                     run.answers[one.request_id] += one.new_token_ids
@@ -228,27 +231,6 @@ def test_answers_where_room_is_scarce(seed: int, ahead: bool, second_runner: boo
     assert runs[1].answers == runs[0].answers
     assert runs[1].reasons == runs[0].reasons
     assert len(runs[1].reasons) == len(requests)
-
-
-@pytest.mark.parametrize("blocks", [4096, 120])
-@pytest.mark.parametrize("under_way", [3, 4, 8])
-def test_answers_with_more_steps_under_way(under_way: int, blocks: int) -> None:
-    """Each answer as with one step after the other, and not a token computed whose end was known."""
-    requests = [one for one in asked(5) if one.aborted is None]
-    one_by_one = read(made(vllms, 4096, ahead=False, second_runner=False), requests)
-    scheduler = made(vllm_scheduler.scheduler, blocks)
-    ahead = read(scheduler, requests, under_way)
-    assert ahead.answers == one_by_one.answers
-    assert ahead.reasons == one_by_one.reasons
-    assert scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == blocks - 1
-    assert not scheduler._answers
-    assert not scheduler._sent
-
-
-def test_no_step_is_wasted_on_an_answer_whose_last_token_is_under_way() -> None:
-    fixed = [Asked(f"r{n}", 40, list(range(10, 90)), 30, 0, rule=None) for n in range(10)]
-    run = read(made(vllm_scheduler.scheduler, 512), fixed, under_way=6)
-    assert sum(step[1] for step in run.steps) == 10 * (40 + 29)  # the last token is said, and not computed on
 
 
 def test_an_answer_leaves_when_it_is_whole() -> None:

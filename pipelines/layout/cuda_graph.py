@@ -111,8 +111,8 @@ class Graphs:
     """`compute` by graphs, one for each key that occurs, made when it first does. They share their memory: one replays at a
     time, and what it gave is read, in the order of the stream, before the next."""
 
-    def __init__(self, device: torch.device, whose: str, capture: Callable[..., Any] = Capture) -> None:
-        self._whose, self._capture, self._constants = whose, capture, Constants(device)
+    def __init__(self, device: torch.device, capture: Callable[..., Any] = Capture) -> None:
+        self._capture, self._constants = capture, Constants(device)
         on_card = device.type == "cuda"
         self._pool = torch.cuda.graph_pool_handle() if on_card else None
         self._stream = torch.cuda.Stream(device) if on_card else None  # one for all: memory is only shared within a stream
@@ -128,5 +128,5 @@ class Graphs:
                 self.failed = True
                 self._made.clear()
                 reason = " <- ".join(f"{type(each).__name__}: {each}".splitlines()[0] for each in _chain(error))
-                log.warning("cuda_graph_off", instead=f"{self._whose} launches its kernels one by one, slower", reason=reason)
+                log.warning("cuda_graph_off", instead="layout launches its kernels one by one, slower", reason=reason)
         return compute(*inputs) if self.failed else self._made[key].replay()
