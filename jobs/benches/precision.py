@@ -33,6 +33,7 @@ _WORDS = (
 )  # fmt: skip
 _SIZES = (15, 18, 20, 24, 28)  # of the letters, pixels
 _SEED = 5
+_WITHOUT = ("answers", "exact", "as the first", "tokens")  # log-probabilities
 
 
 @dataclass(slots=True, frozen=True)
@@ -46,17 +47,19 @@ def precision(
     setups: Annotated[list[str], typer.Argument(help="section.key=value ..., settings of one configuration in one argument")],
     settings: Settings = None,
     lines: Annotated[int, typer.Option(help="pictures of a line of text, beside the two specimen pages")] = 400,
+    confidence: Annotated[bool, typer.Option(help="ask for log-probabilities; without, as runs do, the answers alone")] = True,
 ) -> Figures:
     """What a setting of the engine does to answers and log-probabilities."""
     figures = Figures("precision", {"model": model.name, "lines": lines})
     first: list[Answer] = []
     truths = [asked.truth for asked in questions(load(settings=settings or []), lines)]
     for setup in setups:
-        given = [f"vllm.model_dir={model}", "vllm.confidence=true", *(settings or []), *shlex.split(setup)]
+        given = [f"vllm.model_dir={model}", f"vllm.confidence={confidence}", *(settings or []), *shlex.split(setup)]
         with ProcessPoolExecutor(1, mp.get_context("spawn")) as alone:  # an engine's memory ends with its process
             answers = alone.submit(answers_of, given, lines).result()
         first = first or answers
-        figures.rows.append({"setup": setup} | compared(first, answers, truths))
+        row = compared(first, answers, truths)
+        figures.rows.append({"setup": setup} | (row if confidence else {key: row[key] for key in _WITHOUT}))
         print(figures.rows[-1], flush=True)
     return figures
 

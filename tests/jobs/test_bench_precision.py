@@ -43,3 +43,16 @@ def test_two_types_of_the_tests_model_read_alike() -> None:
     assert plain["as the first"] == plain["answers"] > 20
     assert plain["apart, most"] == 0 < half["apart, most"] < 0.1
     assert half["as the first"] >= 0.9 * half["answers"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_the_same_answers_by_our_scheduler_and_by_vllms_own() -> None:
+    """A real engine, many answers at once, none of them streamed. On a card: docs/performance.md."""
+    pytest.importorskip("vllm", reason="vLLM is in an environment of its own: make test-long runs this file there")
+    common = [line for line in settings(vllm__max_num_seqs=24) if not line.startswith(("vllm.model_dir", "recognize.engine"))]
+    setups = ["'vllm.engine_args={scheduler_cls: null}'", "vllm.engine_args={}"]
+    theirs, ours = precision(FIXTURE, setups, common, 60, confidence=False).rows
+    assert theirs["answers"] > 60
+    assert (ours["as the first"], ours["tokens"], ours["exact"]) == (theirs["answers"], theirs["tokens"], theirs["exact"])
+    assert "apart, most" not in ours
