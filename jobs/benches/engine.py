@@ -245,6 +245,7 @@ def _row(
     return {
         "setup": setup.name, "pages/s": round(len(work) / seconds, 2), "steady pages/s": round(steady, 2),
         "crops/s": round(len(jobs) / seconds), "tok/s": round(tokens / seconds), "seconds": round(seconds, 1),
+        "tail s": round(end - fed, 1),
         "pages": len(work), "tok/page": round(tokens / len(work)), "crops/page": round(len(jobs) / len(work), 1),
         "patches/page": round(sum(h * w for h, w in sizes) / 196 / len(work)), "grids": len(set(sizes)),
         "packing CPU-s": round(sum(result.packing_s for result in results), 1),

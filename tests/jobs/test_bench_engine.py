@@ -51,6 +51,7 @@ def test_a_row_counts_what_came_and_nothing_else() -> None:
     row = _row(Setup.parse("packed:1x8"), work, ends, 100.0, 120.0, 110.0, [result])
     assert row["pages/s"] == 2.0  # 40 pages in 20 s
     assert row["steady pages/s"] == 2.0  # 16 pages between the tenth's end and the end of the feed
+    assert row["tail s"] == 10.0
     assert row["packing CPU-s"] == 2.0
     for wrong in (Finished(ends, result.tokens - 1, 0, 110, 119.5), Finished(ends[1:], result.tokens, 0, 110, 119.5)):
         with pytest.raises(RuntimeError, match="were asked for"):
