@@ -271,7 +271,7 @@ def _arguments(config: Config, model: Path) -> dict[str, Any]:
         "trust_remote_code": False,
         # takes uint8 patches, encodes all crops of a step at once, and is upstream's own where that was not verified
         "model_class_overrides": {"PaddleOCRVLForConditionalGeneration": "pipelines.recognize.vllm_model:PackedPaddleOCRVL"},
-        "scheduler_cls": "pipelines.recognize.vllm_scheduler.scheduler",  # one engine keeps its card busy
+        "scheduler_cls": "pipelines.recognize.vllm_scheduler.scheduler",  # its host is the limit of an engine
         "seed": 0,
     }
     if vllm.kv_cache_memory_bytes is not None:
