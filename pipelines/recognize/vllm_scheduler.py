@@ -48,16 +48,17 @@ log = EventLog()
 
 def scheduler(**arguments: Any) -> Scheduler:
     """What vLLM's engine makes its scheduler by."""
-    ahead = bool(arguments["vllm_config"].scheduler_config.async_scheduling)
-    if source_digest(MIRRORED) in VERIFIED:
-        made = _ShortAsync(**arguments) if ahead else _Short(**arguments)
-        reason = made.refusal()
-        if reason is None:
-            return made
-    else:
-        reason = f"this vLLM's scheduler is not one that was compared ({', '.join(VERIFIED.values())})"
-    _say(reason)
-    return AsyncScheduler(**arguments) if ahead else Scheduler(**arguments)
+    base, ours = (
+        (AsyncScheduler, _ShortAsync) if arguments["vllm_config"].scheduler_config.async_scheduling else (Scheduler, _Short)
+    )
+    if source_digest(MIRRORED) not in VERIFIED:
+        _say(f"this vLLM's scheduler is not one that was compared ({', '.join(VERIFIED.values())})")
+        return base(**arguments)
+    made = ours(**arguments)
+    if (reason := made.refusal()) is not None:
+        _say(reason)
+        made.__class__ = base  # not made a second time: it may hold a connector, or a socket
+    return made
 
 
 class _Answer(NamedTuple):
