@@ -18,6 +18,7 @@ from jobs.benches.engine import engine
 from jobs.benches.first_page import first_page
 from jobs.benches.layout import layout
 from jobs.benches.listing import listing
+from jobs.benches.long_answers import long_answers
 from jobs.benches.memory import memory
 from jobs.benches.overhead import overhead
 from jobs.benches.pipeline import pipeline
@@ -28,7 +29,7 @@ from jobs.benches.scheduling import scheduling
 from jobs.common import run_app
 
 BENCHES: tuple[Callable[..., Figures], ...] = (
-    overhead, first_page, memory, planning, listing, probing, driver, engine, scheduling, precision, layout,
+    overhead, first_page, memory, planning, listing, probing, driver, engine, long_answers, scheduling, precision, layout,
     pipeline,
 )  # fmt: skip
 

@@ -225,6 +225,7 @@ class RayConfig(_Section):
     workers: int | None = Field(ge=1)
     worker_cpus: float = Field(ge=0)
     block_pages: int | None = Field(ge=1, le=1024)
+    engine_pages: int | None = Field(ge=1, le=65536)
     fuse: bool
     object_store_mib: int | None = Field(ge=80)
     task_retries: int = Field(ge=0)

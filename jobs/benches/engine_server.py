@@ -56,6 +56,7 @@ class Server:
         self._process = subprocess.Popen([*command, *(["--enforce-eager"] if spec.eager else [])], stdout=subprocess.DEVNULL)
         self._wait()
         self._places = asyncio.Semaphore(spec.seqs)
+        self.under_way = 0
 
     def _wait(self) -> None:
         until = time.monotonic() + _STARTS_IN_S
@@ -85,7 +86,9 @@ class Server:
             "max_tokens": job.tokens, "ignore_eos": True,
         }  # fmt: skip
         async with self._places, self._session.post(f"{self._url}/v1/chat/completions", json=body) as response:
+            self.under_way += 1
             said = await response.json()
+            self.under_way -= 1
         came = said["usage"]["completion_tokens"] if response.status == 200 else said
         if came != job.tokens:
             raise RuntimeError(f"{came} tokens came, {job.tokens} were asked for")

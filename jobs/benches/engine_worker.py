@@ -12,6 +12,7 @@ import multiprocessing as mp
 import os
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from pipelines.recognize.vllm_engine import VllmEngine
 
 BUDGET = (112_896, 1_003_520)  # pixels a crop: the official pipeline's
 MODEL_LEN = 7520
-_CROPS = 8  # a page, at least: what an engine's places can hold of pages
+_LOOK_S = 0.005  # between two looks at how many pages are ahead
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": "WARNING",
@@ -59,7 +60,7 @@ class Order:
     pages: list[list[Job]]
     places: int
     wave: int
-    ahead_pages: int  # beyond those that the engine's places hold
+    ahead_pages: int  # being packed, or with a crop that the engine was not yet offered
     number: int
     profile_s: float = 0.0  # of the engine that takes the middle page, from then on
 
@@ -116,6 +117,11 @@ def pack_page(jobs: list[Job], seed: int) -> tuple[list[Packed], float]:
 
 
 class _Engine(Protocol):
+    @property
+    def under_way(self) -> int:
+        """Crops that were offered and have no answer yet."""
+        ...
+
     async def answer(self, job: Job, picture_of: Any) -> None: ...
 
     def admit(self, places: int, wave: int) -> None: ...
@@ -135,6 +141,10 @@ class _Packed:
             "vllm.max_model_len": MODEL_LEN, "recognize.crop_deadline_s": 3600, "recognize.loop_pattern": 0,
         }  # fmt: skip
         self._engine = VllmEngine(load(settings=[f"{key}={value}" for key, value in settings.items()]))
+
+    @property
+    def under_way(self) -> int:
+        return self._engine.under_way
 
     def admit(self, places: int, wave: int) -> None:
         self._engine.admit(places, wave)
@@ -174,6 +184,7 @@ class _Shipped:
         }  # fmt: skip
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**(arguments | json.loads(spec.extra))))
         self._places = asyncio.Semaphore(spec.seqs)
+        self.under_way = 0
         self._numbers = itertools.count()
         content = [{"type": "image"}, {"type": "text", "text": "OCR:"}]
         self._text = AutoTokenizer.from_pretrained(spec.model).apply_chat_template(
@@ -193,8 +204,10 @@ class _Shipped:
         given = {"prompt": self._text, "multi_modal_data": {"image": picture_of}}
         came = -1
         async with self._places:
+            self.under_way += 1
             async for output in self._engine.generate(given, parameters, f"request-{next(self._numbers)}"):
                 came = len(output.outputs[0].token_ids)
+            self.under_way -= 1
         if came != job.tokens:
             raise RuntimeError(f"{came} tokens came, {job.tokens} were asked for")
 
@@ -233,21 +246,23 @@ class _Reading:
 
     async def read_all(self, order: Order, take: Callable[[], int]) -> Finished:
         self._engine.admit(order.places, order.wave)
-        result, window = Finished(), asyncio.Semaphore(order.places // _CROPS + order.ahead_pages)
+        result, ahead = Finished(), _Ahead(self._engine)
         pages: list[asyncio.Task[None]] = []
         while True:
-            await window.acquire()
+            while ahead.pages() >= order.ahead_pages:
+                await asyncio.sleep(_LOOK_S)
             if (number := take()) >= len(order.pages):
                 break
             if order.profile_s and number == len(order.pages) // 2 and isinstance(self._engine, _Packed):
                 pages.append(asyncio.create_task(self._engine.profile(order.profile_s)))
-            pages.append(asyncio.create_task(self._page(order, number, window, result)))
+            ahead.packing += 1
+            pages.append(asyncio.create_task(self._page(order, number, ahead, result)))
         result.fed = time.time()
         await asyncio.gather(*pages)
         result.end = time.time()
         return result
 
-    async def _page(self, order: Order, number: int, window: asyncio.Semaphore, result: Finished) -> None:
+    async def _page(self, order: Order, number: int, ahead: _Ahead, result: Finished) -> None:
         jobs = order.pages[number]
         if self._kind != "packed":
             pictures = self._drawn.pop(number)
@@ -255,10 +270,39 @@ class _Reading:
             loop = asyncio.get_running_loop()
             pictures, seconds = await loop.run_in_executor(self._pool, pack_page, jobs, order.number * 1_000_003 + number * 100)
             result.packing_s += seconds
-        await asyncio.gather(*(self._engine.answer(job, one) for job, one in zip(jobs, pictures, strict=True)))
-        window.release()
+        ahead.asked(len(jobs))
+        await asyncio.gather(*(self._answer(job, one, ahead) for job, one in zip(jobs, pictures, strict=True)))
         result.tokens += sum(job.tokens for job in jobs)
         result.page_ends.append(time.time())
 
+    async def _answer(self, job: Job, picture_of: Any, ahead: _Ahead) -> None:
+        await self._engine.answer(job, picture_of)
+        ahead.answered += 1
+
     def close(self) -> None:
         self._engine.close()
+
+
+class _Ahead:
+    """How many pages are ahead of an engine: a page is, until its last crop was offered. Crops are offered in order.
+
+    A page that waits for one long answer is not: it takes a place in the engine, and nothing of it is kept here.
+    """
+
+    def __init__(self, engine: _Engine) -> None:
+        self._engine = engine
+        self.packing = 0
+        self.answered = 0
+        self._crops = 0  # asked so far
+        self._lasts: deque[int] = deque()  # of each page, how many crops were asked with its own
+
+    def asked(self, crops: int) -> None:
+        self.packing -= 1
+        self._crops += crops
+        self._lasts.append(self._crops)
+
+    def pages(self) -> int:
+        offered = self.answered + self._engine.under_way
+        while self._lasts and self._lasts[0] <= offered:
+            self._lasts.popleft()
+        return self.packing + len(self._lasts)

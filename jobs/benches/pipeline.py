@@ -24,7 +24,7 @@ from jobs.benches.archives import copies, originals
 from jobs.benches.base import Figures
 from jobs.benches.gpu_watch import GpuWatch
 from jobs.benches.layout import write_layout
-from jobs.benches.pipeline_actors import ENDS
+from jobs.benches.pipeline_actors import ENDS, LONG
 from jobs.benches.shape import write_shape
 
 _PATCH = 14
@@ -39,6 +39,7 @@ def pipeline(
     kv_mib: Annotated[float, typer.Option(help="KV cache of an engine, MiB a place; 18 KiB a token")] = 12,
     workers: Annotated[int, typer.Option(help="actors of each CPU stage")] = 8,
     layout: Annotated[str, typer.Option(help="PP-DocLayout: v2, v3; none: the boxes alone, no model runs")] = "v3",
+    long: Annotated[float, typer.Option(help="share of crops whose answers have 4,096 tokens, whatever their text")] = 0,
     kill_after: Annotated[
         float | None, typer.Option(help="seconds after the first page: one engine's process is killed, and must come back")
     ] = None,
@@ -67,12 +68,15 @@ def pipeline(
             options |= {"layout.engine": "transformers", "layout.model_dir": root / "layout"}
         (root / "ends").mkdir()
         with GpuWatch(cards.split(",")) as watch:
-            killed = _run(root, [*(f"{key}={value}" for key, value in options.items()), *(settings or [])], kill_after)
+            told = [*(f"{key}={value}" for key, value in options.items()), *(settings or [])]
+            killed = _run(root, told, kill_after, {ENDS: str(root / "ends"), LONG: str(long)})
         notes = _noted(root / "ends")
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
             (keep / "report.json").write_bytes(next(root.glob("out/runs/*/report.json")).read_bytes())
-        figures = Figures("pipeline", {"pages": made, "workers": workers, "layout": layout, "settings": settings or []})
+        figures = Figures(
+            "pipeline", {"pages": made, "workers": workers, "layout": layout, "long": long, "settings": settings or []}
+        )
         row = _speed(notes, made) | _contents(str(root / "out"))
         row |= watch.between(row.pop("from"), row.pop("to"))
         figures.rows.append(row | _after(notes, killed))
@@ -95,12 +99,12 @@ def _noted(folder: Path) -> list[_Note]:
     return [_Note(at, what, pages, process) for process, (at, what, pages) in lines]
 
 
-def _run(root: Path, options: list[str], kill_after: float | None) -> float | None:
+def _run(root: Path, options: list[str], kill_after: float | None, environment: dict[str, str]) -> float | None:
     """The run to its end; when an engine was killed."""
     log = (root / "log").open("w")
     process = subprocess.Popen(
         [sys.executable, "-m", "jobs.benches.pipeline_actors", str(root / "in"), str(root / "out"), *options],
-        env=os.environ | {ENDS: str(root / "ends")}, stdout=log, stderr=subprocess.STDOUT,
+        env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
     killed = None
     while process.poll() is None:

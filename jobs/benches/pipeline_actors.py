@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ LEAST_BLOCKS, MOST_BLOCKS = 8, 20
 CHARACTERS_A_TOKEN = 3.0  # of dense English text in the released tokenizer, about; no tokenizer of it is here
 _LONGEST = 4096
 ENDS = "PAGEMILL_BENCH_ENDS"  # folder in which each engine's actor notes when blocks of pages came and went
+LONG = "PAGEMILL_BENCH_LONG"  # share of crops whose answers have 4,096 tokens whatever their text
 
 
 class BenchActor(Actor):
@@ -52,7 +54,7 @@ class BenchEngineActor(EngineActor):
         pages = [page for work in works for page in work.pages]
         self._note("came", len(pages))
         for page in pages:
-            force_lengths(page)
+            force_lengths(page, float(os.environ.get(LONG, 0)))
         works = await self._product(works)
         self._note("went", len(pages))
         return works
@@ -62,14 +64,21 @@ class BenchEngineActor(EngineActor):
             file.write(json.dumps([time.time(), what, pages]) + "\n")
 
 
-def force_lengths(page: PageWork) -> None:
+def force_lengths(page: PageWork, long: float = 0.0) -> None:
+    """Each answer as long as its text; a share of them, the same ones in every run, as long as an answer may be."""
     if page.raster is None or page.regions is None:
         return
+    drawn = random.Random(f"{page.doc_id} {page.page_index}")
     words = words_by_region(page.regions, page.raster)
     lengths = [sum(len(word.text) + 1 for word in found) for found in words]
     page.crops = [
         replace(
-            crop, sampling=replace(crop.sampling, max_tokens=tokens_of(sum(lengths[i] for i in crop.regions)), ignore_eos=True)
+            crop,
+            sampling=replace(
+                crop.sampling,
+                ignore_eos=True,
+                max_tokens=_LONGEST if drawn.random() < long else tokens_of(sum(lengths[i] for i in crop.regions)),
+            ),
         )
         for crop in page.crops
     ]

@@ -14,8 +14,8 @@ from pipelines.config import Config
 from pipelines.recognize.engines import is_vision
 from pipelines.stages import stage_names
 
-_CROPS_A_PAGE = 8  # cautious: archives have 8 to 14; too few calls would leave an engine idle, too many only wait in it
-_MOST_CALLS = 64
+_CROPS_A_PAGE = 8  # cautious: archives have 8 to 17; too few calls would leave an engine idle, too many only wait in it
+_FILLED = 4  # how often the crops of the blocks under way fill an engine's places, see `calls_at_once`
 _LAYOUT_SHARE = 0.1  # of a card in Ray's books; what it really takes is layout.memory_gib
 
 
@@ -36,8 +36,8 @@ class Pool:
 
     @property
     def in_flight(self) -> int:
-        """Blocks at each actor: one under way, one waiting, for each call."""
-        return 2 * self.calls
+        """Blocks at each actor: those under way, and some that wait, so that another begins at once when one ends."""
+        return self.calls + max(1, self.calls // 8)
 
 
 def plan_pools(config: Config, cpus: int, gpus: int, workers: int) -> list[Pool]:
@@ -102,9 +102,16 @@ def bundles(pools: Sequence[Pool], gpus: int) -> list[dict[str, float]]:
 
 
 def calls_at_once(config: Config) -> int:
-    """Spans in one engine: together their crops fill it twice, so it is not empty while a span comes or goes."""
+    """Blocks under way in one engine: `ray.engine_pages` of them, by default so many that their crops fill it four times.
+
+    Twice would do where answers are alike. But a block stays until its last answer is there, and one of 4,096 tokens takes
+    minutes in a full engine: of 1,024 places with an answer in a hundred so long, blocks that fill it twice leave 113 answers
+    under way, four times 220, eight times 330 (computed, docs/performance.md). Each page under way costs memory, see
+    `object_store_mib`.
+    """
     places = config.vllm.max_num_seqs if config.recognize.engine == "vllm" else config.server.concurrency
-    return min(_MOST_CALLS, max(2, math.ceil(2 * places / (_CROPS_A_PAGE * config.block_pages))))
+    pages = config.ray.engine_pages or math.ceil(_FILLED * places / _CROPS_A_PAGE)
+    return max(2, math.ceil(pages / config.block_pages))
 
 
 def blocks_ahead(pools: Sequence[Pool]) -> int:
@@ -125,11 +132,11 @@ _READER_STORE_MIB = 512
 
 
 def object_store_mib(config: Config, pools: Sequence[Pool]) -> int:
-    """Bound on bytes in flight between pools: as configured, else room for what the engines have and wait for."""
+    """Bound on bytes in flight between pools: as configured, else room for the blocks that are at the engines."""
     if config.ray.object_store_mib is not None:
         return config.ray.object_store_mib
-    waiting = sum(pool.size * pool.in_flight for pool in pools if pool.calls > 1)
-    return _READER_STORE_MIB + (waiting * _BLOCK_MIB * config.block_pages) // 8
+    there = sum(pool.size * pool.in_flight for pool in pools if pool.calls > 1)
+    return _READER_STORE_MIB + (there * _BLOCK_MIB * config.block_pages) // 8
 
 
 def private_store_mib(config: Config) -> int | None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.cluster.graph import _SharedClock, decode, encode
-from pipelines.cluster.pools import alone, blocks_ahead, bundles, calls_at_once, object_store_mib, plan_pools
+from pipelines.cluster.pools import Pool, alone, blocks_ahead, bundles, calls_at_once, object_store_mib, plan_pools
 from pipelines.config import Config, load
 from pipelines.stages import Outcome, stage_names
 
@@ -68,10 +68,18 @@ def test_an_interpreter_of_its_own_is_for_layout_alone(reader: list[str]) -> Non
     assert {pool.names: pool.python for pool in pools if pool.python} == {("layout",): "/p/bin/python"}
 
 
-def test_the_engine_is_filled_twice() -> None:
-    for seqs, pages in ((512, 8), (1024, 8), (256, 4)):
+def test_the_engine_is_filled_four_times_or_as_configured() -> None:
+    for seqs, pages in ((512, 8), (1024, 8), (256, 4), (100, 8)):
         calls = calls_at_once(config(*VLLM, f"vllm.max_num_seqs={seqs}", f"source.span_pages={pages}"))
-        assert calls * pages * 8 >= 2 * seqs
+        assert 4 * seqs <= calls * pages * 8 < 4 * seqs + 8 * pages
+    wanted = config(*VLLM, "vllm.max_num_seqs=64", "ray.engine_pages=2000", "ray.block_pages=4")
+    assert calls_at_once(wanted) == 500
+    pools = plan_pools(wanted, 16, 1, 8)
+    assert object_store_mib(wanted, pools) == 512 + (500 + 62) * 32  # 8 MiB a page of what is under way and what waits
+
+
+def test_an_actor_has_a_block_waiting_for_each_that_ends() -> None:
+    assert [Pool(("recognize",), calls=calls).in_flight for calls in (1, 2, 8, 64)] == [2, 3, 9, 72]
 
 
 def test_blocks_keep_their_arrays() -> None:

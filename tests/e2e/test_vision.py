@@ -64,6 +64,17 @@ def test_through_ray_as_inline(driver: Driver, source: Path, undisturbed: pa.Tab
     assert all(0 <= block["agreement"] <= 1 for block in blocks)  # `verify` is the default of models
 
 
+def test_long_answers_do_not_keep_others_waiting(driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
+    """Three blocks wait for one answer each; those that come after them are read meanwhile, else the answers never come."""
+    output = str(tmp_path / "out")
+    settings: dict[str, object] = {
+        "recognize.engine": "tests.engines:LongFirst", "server.concurrency": 8, "source.span_pages": 1, "ray.workers": 1,
+    }  # fmt: skip
+    code, out = driver.run(str(source), output, settings=settings)
+    assert code == 0, out
+    assert pages(output).equals(undisturbed)
+
+
 def test_an_engine_that_dies_loses_nothing(driver: Driver, source: Path, undisturbed: pa.Table, tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     driver.cache.mkdir()

@@ -11,7 +11,7 @@ import typer
 
 from jobs.benches.engine import Setup, _row
 from jobs.benches.engine_profile import profile_of
-from jobs.benches.engine_worker import Finished
+from jobs.benches.engine_worker import Finished, _Ahead
 from jobs.benches.workloads import archive, known
 from pipelines.recognize.pack import target_size
 
@@ -56,6 +56,27 @@ def test_a_row_counts_what_came_and_nothing_else() -> None:
     for wrong in (Finished(ends, result.tokens - 1, 0, 110, 119.5), Finished(ends[1:], result.tokens, 0, 110, 119.5)):
         with pytest.raises(RuntimeError, match="were asked for"):
             _row(Setup.parse("packed:1x8"), work, wrong.page_ends, 100.0, 120.0, 110.0, [wrong])
+
+
+def test_a_page_is_ahead_until_its_last_crop_was_offered() -> None:
+    class Engine:
+        under_way = 0
+
+    engine = Engine()
+    ahead = _Ahead(engine)  # type: ignore[arg-type]
+    ahead.packing = 3
+    assert ahead.pages() == 3
+    ahead.asked(10)
+    ahead.asked(5)
+    assert ahead.pages() == 3
+    engine.under_way = 9
+    assert ahead.pages() == 3
+    engine.under_way = 10
+    assert ahead.pages() == 2
+    ahead.answered, engine.under_way = 9, 1  # its last answer takes long: it is no longer ahead
+    assert ahead.pages() == 2
+    ahead.answered, engine.under_way = 12, 3
+    assert ahead.pages() == 1  # the one that is still being packed
 
 
 def test_a_profile_counts_each_kernel_once_with_the_step_that_started_it(tmp_path: Path) -> None:

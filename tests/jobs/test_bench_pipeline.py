@@ -47,6 +47,25 @@ def test_an_answer_is_as_long_as_its_blocks_text() -> None:
     assert written / CHARACTERS_A_TOKEN <= total <= written / CHARACTERS_A_TOKEN + len(work.crops)
 
 
+def test_a_share_of_answers_is_as_long_as_may_be() -> None:
+    found: list[list[int]] = []
+    for _ in range(2):
+        lengths: list[int] = []
+        for number in range(40):
+            raster = page(20)
+            work = PageWork("d", number, raster=raster, regions=blocks_of(raster))
+            assert work.regions is not None
+            work.crops = [
+                Crop((n,), np.zeros((8, 8, 3), np.uint8), "ocr", "OCR:", 784, 200_704, Sampling())
+                for n in range(len(work.regions))
+            ]
+            force_lengths(work, 0.1)
+            lengths += [crop.sampling.max_tokens for crop in work.crops]
+        found.append(lengths)
+    assert found[0] == found[1]
+    assert 0.05 < found[0].count(4096) / len(found[0]) < 0.15
+
+
 def test_speed_and_what_a_death_did() -> None:
     notes = [_Note(0.0, "came", 8, "a"), _Note(0.0, "came", 8, "b")]
     notes += [_Note(1.0 + n, "went", 10, "a") for n in range(10)]
