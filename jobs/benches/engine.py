@@ -70,7 +70,7 @@ def engine(
     shipped_pages: Annotated[int, typer.Option(help="read in each round by other setups, much slower")] = 120,
     rounds: Annotated[int, typer.Option(help="of all setups, one after the other")] = 1,
     packers: Annotated[int, typer.Option(help="CPU workers that pack, divided among a setup's engines")] = 8,
-    ahead_pages: Annotated[int, typer.Option(help="pages packed and not yet offered to an engine, all engines together")] = 64,
+    ahead_pages: Annotated[int, typer.Option(help="pages being packed or not wholly offered, all engines together")] = 64,
     kv_mib: Annotated[float, typer.Option(help="KV cache of an engine, MiB a place; 18 KiB a token")] = 12,
     batched: Annotated[int, typer.Option(help="max_num_batched_tokens")] = 16_384,
     eager: Annotated[bool, typer.Option(help="no CUDA graphs; where there is no GPU")] = False,
