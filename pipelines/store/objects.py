@@ -201,8 +201,9 @@ def _nothing_can_be_absent() -> Iterator[None]:
 
 
 def _walk_uncached(filesystem: Any, folder: str) -> list[str]:
+    """Files below a folder. s3fs looks twice, so a folder that begins to be in between is "found" in itself."""
     filesystem.invalidate_cache()
     try:
-        return list(filesystem.find(folder))
+        return [path for path in filesystem.find(folder) if path.rstrip("/") != folder]
     except FileNotFoundError:
         return []

@@ -46,6 +46,23 @@ def test_a_key_is_created_once(store: ObjectStore) -> None:
     assert list(store.list()) == ["k"]
 
 
+def test_a_folder_that_begins_to_be_while_it_is_listed_is_no_key(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two drivers that begin at once: one lists what the other is about to write. It was taken for a foreign object named ''."""
+    root = s3.bucket() + "/out"
+    store = ObjectStore(root, s3.options())
+    listed = store.filesystem._lsdir
+
+    async def then_written(*args: object, **kwargs: object) -> object:
+        found = await listed(*args, **kwargs)
+        await store.filesystem._pipe_file(f"{root.removeprefix('s3://')}/key", b"of the other driver")
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.filesystem, "_lsdir", then_written)
+        assert list(store.list()) == []
+    assert list(store.list()) == ["key"]
+
+
 def test_a_request_that_hangs_is_given_up_and_made_again(s3: S3) -> None:
     store = ObjectStore(s3.bucket() + "/out", s3.options(faulty=True), retries=3, timeout_s=2)
     store.put("warm", b"up")
