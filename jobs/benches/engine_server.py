@@ -85,9 +85,10 @@ class Server:
             "model": self._model, "messages": [{"role": "user", "content": content}], "temperature": 0.0,
             "max_tokens": job.tokens, "ignore_eos": True,
         }  # fmt: skip
-        async with self._places, self._session.post(f"{self._url}/v1/chat/completions", json=body) as response:
+        async with self._places:
             self.under_way += 1
-            said = await response.json()
+            async with self._session.post(f"{self._url}/v1/chat/completions", json=body) as response:
+                said = await response.json()
             self.under_way -= 1
         came = said["usage"]["completion_tokens"] if response.status == 200 else said
         if came != job.tokens:

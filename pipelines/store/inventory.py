@@ -114,8 +114,6 @@ class Inventory:
             return dict(self._fs.find(self._store.child_uri(prefix), detail=True))
 
         for path, info in self._store.retrying("list", prefix, listed).items():
-            if info["type"] == "directory":
-                continue  # of a folder that began to be while it was listed
             yield Stored(path.lstrip("/").removeprefix(root.lstrip("/")), int(info["size"] or 0), _seconds(info))
 
     def _place(self, key: str) -> tuple[str, str]:

@@ -78,7 +78,7 @@ def test_the_engine_is_filled_four_times_or_as_configured() -> None:
     assert object_store_mib(wanted, pools) == 512 + (500 + 62) * 32  # 8 MiB a page of what is under way and what waits
 
 
-def test_an_actor_has_a_block_waiting_for_each_that_ends() -> None:
+def test_some_blocks_wait_beside_those_under_way() -> None:
     assert [Pool(("recognize",), calls=calls).in_flight for calls in (1, 2, 8, 64)] == [2, 3, 9, 72]
 
 
