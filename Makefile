@@ -66,13 +66,13 @@ test-vllm: install
 	PYTHONDONTWRITEBYTECODE= VLLM_ENABLE_V1_MULTIPROCESSING=0 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m "not long" $(TWO) $(wildcard $(VLLM_TESTS)) $(ARGS)
 
 # the official packages and vLLM are needed too: what runs in one of their environments skips in the others. Triton stands apart,
-# since vLLM's CPU build would find it: it compiles the tower's kernels for cards that are not here
+# since vLLM's CPU build would find it: it interprets the tower's kernels, and compiles them for cards that are not here
 test-long: install $(PADDLE) $(VLLM)
 	$(BIN)/python -m pytest -m "long and not chaos" $(ARGS)
 	PYTHONDONTWRITEBYTECODE= VLLM_ENABLE_V1_MULTIPROCESSING=0 OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m "long and not chaos" \
 	  $(wildcard $(VLLM_TESTS)) tests/recognize/test_openai_engine.py tests/jobs/test_tune.py tests/jobs/test_bench_precision.py $(ARGS)
 	$(BIN)/uv pip install --quiet --python $(VLLM)/bin/python --target $(VLLM)/triton triton==3.6.0
-	PYTHONPATH=$(VLLM)/triton $(VLLM)/bin/python -m pytest tests/recognize/test_tower_compiles.py $(ARGS)
+	PYTHONPATH=$(VLLM)/triton $(VLLM)/bin/python -m pytest tests/recognize/test_tower_compiles.py tests/recognize/test_tower_triton.py $(ARGS)
 
 chaos: install
 	$(BIN)/python -m pytest -m chaos $(ARGS)

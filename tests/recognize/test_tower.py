@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -143,6 +144,29 @@ def test_heads_and_activation_follow_the_configuration(tmp_path: Path, act: str,
     with torch.inference_mode():
         for ours, theirs in zip(packed, model.encode_upstream(crops(MIXED[:3]), MIXED[:3]), strict=True):
             assert apart(ours, theirs) < 1e-5
+
+
+@pytest.mark.parametrize(("version", "asked"), [(3, {"num_splits": 1}), (2, {})])
+def test_keys_of_a_crop_are_not_split_where_the_library_would(
+    monkeypatch: pytest.MonkeyPatch, version: int, asked: dict[str, int]
+) -> None:
+    """FlashAttention 3 decides by the longest crop as if it were alone; an older one is left as it is."""
+    from vllm.v1.attention.backends import fa_utils
+
+    from pipelines.recognize.tower import attention_of
+
+    given: dict[str, Any] = {}
+
+    def flash(q: Any, k: Any, v: Any, **arguments: Any) -> Any:
+        given.update(arguments)
+        return q
+
+    monkeypatch.setattr(fa_utils, "flash_attn_varlen_func", flash, raising=False)
+    upstream = SimpleNamespace(attn_backend=SimpleNamespace(name="FLASH_ATTN"), scale=0.5, _fa_version=version)
+    attended = attention_of(upstream)(torch.zeros(10, 3, 2, 8), torch.tensor([0, 4, 10], dtype=torch.int32), [4, 6])
+    assert attended.shape == (10, 16)
+    assert {name: value for name, value in given.items() if name == "num_splits"} == asked
+    assert (given["max_seqlen_q"], given["max_seqlen_k"], given["softmax_scale"], given["fa_version"]) == (6, 6, 0.5, version)
 
 
 def test_passes_are_bounded_and_keep_the_order() -> None:
