@@ -22,7 +22,7 @@ import typer
 from jobs.benches.base import Figures, table
 from jobs.benches.engine_layout import beside
 from jobs.benches.engine_profile import profile_of
-from jobs.benches.engine_worker import Finished, Order, Spec, serve
+from jobs.benches.engine_worker import Finished, Order, Recorded, Spec, serve
 from jobs.benches.gpu_watch import GpuWatch
 from jobs.benches.shape import write_shape
 from jobs.benches.workloads import Job, archive, known
@@ -79,14 +79,18 @@ def engine(
     extra: Annotated[str, typer.Option(help="further engine arguments, JSON")] = "{}",
     profile: Annotated[
         float,
-        typer.Option(help="seconds in which one packed engine's kernels are recorded, in the middle of each round; slows it"),
+        typer.Option(help="seconds in which a packed engine's kernels are recorded, where --profile-at says; slows it"),
     ] = 0,
+    profile_at: Annotated[
+        list[float] | None, typer.Option(help="share of a round's pages, several times, else 0.5; 1: in the tail after them")
+    ] = None,
     tiny: Annotated[bool, typer.Option(help="a model of a few thousand weights, to try the bench without a GPU")] = False,
 ) -> Figures:
     """Pages a second of engines on one GPU, against vLLM as shipped."""
     chosen = [Setup.parse(text) for text in setups]
     if workload == "archive" and boxes is None:
         raise typer.BadParameter("--workload archive needs --boxes FILE")
+    recorded = Recorded(profile, tuple(profile_at or [0.5]))
     figures = Figures(
         "engine", {"workload": workload, "pages": pages, "packers": packers, "batched tokens": batched, "rounds": rounds}
     )
@@ -102,7 +106,7 @@ def engine(
                     count = pages if setup.kind == "packed" else shipped_pages
                     work = _work(workload, boxes, count, 7 + number, setup.tokens)
                     with layout.at(setup.layout) as seen:
-                        row = measured(setup, _team(teams, setup, chosen), work, ahead_pages, number, numbers, profile)
+                        row = measured(setup, _team(teams, setup, chosen), work, ahead_pages, number, numbers, recorded)
                     row |= seen
                     figures.rows.append(
                         row | ({} if price is None else {"a million pages": round(price * 1e6 / 3600 / row["pages/s"])})
@@ -205,9 +209,9 @@ def measured(
     ahead_pages: int,
     number: int,
     cards: Sequence[str] = ("",),
-    profile_s: float = 0.0,
+    recorded: Recorded = Recorded(),
 ) -> dict[str, Any]:
-    order = Order(work, setup.seqs, setup.wave, max(1, ahead_pages // len(team)), number, profile_s)
+    order = Order(work, setup.seqs, setup.wave, max(1, ahead_pages // len(team)), number, recorded)
     for member in team:
         member.pipe.send(order)
     for member in team:

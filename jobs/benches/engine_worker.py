@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from pipelines.recognize.vllm_engine import VllmEngine
 BUDGET = (112_896, 1_003_520)  # pixels a crop: the official pipeline's
 MODEL_LEN = 7520
 _LOOK_S = 0.005  # between two looks at how many pages are ahead
+_TAIL_AFTER_S = 10.0  # after the last page was taken, a tail is profiled: what was still ahead is done by then
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": "WARNING",
@@ -53,6 +54,16 @@ class Spec:
     card: str = ""  # number of the card it runs on; "": the one that is visible
 
 
+class Recorded(NamedTuple):
+    """Of the engine that takes one of these pages, kernels from then on; 1: of the one that finds no more, in the tail."""
+
+    seconds: float = 0.0  # 0: nothing is recorded
+    shares: tuple[float, ...] = ()  # of a round's pages
+
+    def begins(self, number: int, pages: int) -> bool:
+        return self.seconds > 0 and number in {int(share * pages) for share in self.shares}
+
+
 @dataclass(slots=True, frozen=True)
 class Order:
     """A round's work, the same for all engines of a setup: each takes the next page that nobody has."""
@@ -62,7 +73,7 @@ class Order:
     wave: int
     ahead_pages: int  # being packed, or with a crop that the engine was not yet offered
     number: int
-    profile_s: float = 0.0  # of the engine that takes the middle page, from then on
+    recorded: Recorded
 
 
 @dataclass(slots=True)
@@ -90,7 +101,7 @@ async def _serve(spec: Spec, pipe: Any, counter: Any) -> None:
     loop = asyncio.get_running_loop()
     with ProcessPoolExecutor(max(1, spec.packers // spec.engines), mp.get_context("spawn")) as pool:
         engine = _Reading(spec, pool)
-        warm = Order(known(4, 99), spec.seqs, 1, 4, 99)  # other crops than any round's
+        warm = Order(known(4, 99), spec.seqs, 1, 4, 99, Recorded())  # other crops than any round's
         engine.prepare(warm)
         await engine.read_all(warm, itertools.count().__next__)
         pipe.send(time.monotonic() - began)
@@ -158,7 +169,8 @@ class _Packed:
         if answer.tokens != job.tokens:
             raise RuntimeError(f"{answer.tokens} tokens came, {job.tokens} were asked for: {answer.error_message}")
 
-    async def profile(self, seconds: float) -> None:
+    async def profile(self, after: float, seconds: float) -> None:
+        await asyncio.sleep(after)
         await self._engine._engine.start_profile()
         await asyncio.sleep(seconds)
         await self._engine._engine.stop_profile()
@@ -251,10 +263,12 @@ class _Reading:
         while True:
             while ahead.pages() >= order.ahead_pages:
                 await asyncio.sleep(_LOOK_S)
-            if (number := take()) >= len(order.pages):
+            number = take()
+            if order.recorded.begins(number, len(order.pages)) and isinstance(self._engine, _Packed):
+                wait = _TAIL_AFTER_S if number == len(order.pages) else 0.0
+                pages.append(asyncio.create_task(self._engine.profile(wait, order.recorded.seconds)))
+            if number >= len(order.pages):
                 break
-            if order.profile_s and number == len(order.pages) // 2 and isinstance(self._engine, _Packed):
-                pages.append(asyncio.create_task(self._engine.profile(order.profile_s)))
             ahead.packing += 1
             pages.append(asyncio.create_task(self._page(order, number, ahead, result)))
         result.fed = time.time()

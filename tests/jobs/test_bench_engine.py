@@ -11,7 +11,7 @@ import typer
 
 from jobs.benches.engine import Setup, _row
 from jobs.benches.engine_profile import profile_of
-from jobs.benches.engine_worker import Finished, _Ahead
+from jobs.benches.engine_worker import Finished, Recorded, _Ahead
 from jobs.benches.workloads import archive, known
 from pipelines.recognize.pack import target_size
 
@@ -56,6 +56,12 @@ def test_a_row_counts_what_came_and_nothing_else() -> None:
     for wrong in (Finished(ends, result.tokens - 1, 0, 110, 119.5), Finished(ends[1:], result.tokens, 0, 110, 119.5)):
         with pytest.raises(RuntimeError, match="were asked for"):
             _row(Setup.parse("packed:1x8"), work, wrong.page_ends, 100.0, 120.0, 110.0, [wrong])
+
+
+def test_kernels_are_recorded_where_they_are_asked_for() -> None:
+    recorded = Recorded(3.0, (0.5, 0.95, 1))
+    assert [number for number in range(300) if recorded.begins(number, 200)] == [100, 190, 200]  # 200: no page is left
+    assert not any(Recorded(0.0, (0.5,)).begins(number, 200) for number in range(201))
 
 
 def test_a_page_is_ahead_until_its_last_crop_was_offered() -> None:
