@@ -13,10 +13,15 @@ class NVMLError_NotSupported(NVMLError):
     pass
 
 
+class NVMLError_FunctionNotFound(NVMLError):
+    pass
+
+
 class Nvml:
     """Cards that are half busy; `silent` names what they do not say, `lost` that none answers."""
 
-    NVMLError, NVMLError_NotSupported = NVMLError, NVMLError_NotSupported
+    NVMLError, NVMLError_NotSupported, NVMLError_FunctionNotFound = NVMLError, NVMLError_NotSupported, NVMLError_FunctionNotFound
+    NVML_CLOCK_SM = 1
 
     def __init__(self, cards: int = 1, silent: tuple[str, ...] = ()) -> None:
         self.cards, self.silent, self.lost = cards, silent, False
@@ -56,6 +61,16 @@ class Nvml:
         if "watts" in self.silent:
             raise NVMLError_NotSupported
         return 300_000
+
+    def nvmlDeviceGetClockInfo(self, _: object, kind: int) -> int:
+        if "mhz" in self.silent:
+            raise NVMLError_NotSupported
+        return 1755 if kind == self.NVML_CLOCK_SM else 0
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, _: object) -> int:
+        if "capped" in self.silent:
+            raise NVMLError_FunctionNotFound
+        return 0x4 | 0x1
 
     def nvmlDeviceGetMemoryInfo(self, _: object) -> SimpleNamespace:
         return SimpleNamespace(used=1 << 30)

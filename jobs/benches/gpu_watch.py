@@ -1,15 +1,16 @@
-"""What cards did while something ran: busy share, power, memory, as NVML reports them five times a second."""
+"""What cards did while something ran: busy share, power, memory, clock, as NVML reports them five times a second."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import mean
 from types import TracebackType
 from typing import Any
 
-from pipelines.recognize.gpu_memory import handle_of, visible_card
+from pipelines.observe.cards import CardUsage
+from pipelines.recognize.gpu_memory import CardUse, handle_of, use_of, visible_card
 
 
 class GpuWatch:
@@ -22,7 +23,7 @@ class GpuWatch:
     def __init__(self, cards: Sequence[str] = ("",), every_s: float = 0.2) -> None:
         self._cards = tuple(card or visible_card() for card in cards)
         self._every_s = every_s
-        self._samples: list[tuple[float, list[tuple[float, float, float]]]] = []  # per card: busy %, W, GiB
+        self._samples: list[tuple[float, list[CardUse]]] = []  # of each card
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.card = ""
@@ -40,11 +41,16 @@ class GpuWatch:
         inside = [cards for at, cards in self._samples if begin < at < end]
         if not inside:
             return {}
-        busy = [round(mean(cards[n][0] for cards in inside)) for n in range(len(self._cards))]
-        return {
-            "GPU busy %": busy[0] if len(busy) == 1 else busy, "W": round(mean(sum(c[1] for c in cards) for cards in inside)),
-            "GiB": round(max(c[2] for cards in inside for c in cards), 1), "card": self.card,
+        means = [_means(cards[n] for cards in inside) for n in range(len(self._cards))]
+        busy = [round(each["busy_percent"] or 0) for each in means]
+        told = {
+            "GPU busy %": busy[0] if len(busy) == 1 else busy, "W": round(sum(each["watts"] or 0 for each in means)),
+            "GiB": round(max(each["used_bytes"] for each in means) / (1 << 30), 1), "card": self.card,
         }  # fmt: skip
+        for name, key in (("MHz", "mhz"), ("power-capped %", "power_capped_percent")):
+            if values := [each[key] for each in means if each[key] is not None]:
+                told[name] = round(mean(values))
+        return told
 
     def _watch(self) -> None:
         try:
@@ -57,10 +63,12 @@ class GpuWatch:
         name = pynvml.nvmlDeviceGetName(handles[0])
         self.card = name if isinstance(name, str) else name.decode()
         while not self._stop.wait(self._every_s):
-            self._samples.append((time.time(), [_sample(pynvml, handle) for handle in handles]))
+            self._samples.append((time.time(), [use_of(pynvml, handle) for handle in handles]))
         pynvml.nvmlShutdown()
 
 
-def _sample(pynvml: Any, handle: Any) -> tuple[float, float, float]:
-    busy = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
-    return busy, pynvml.nvmlDeviceGetPowerUsage(handle) / 1000, pynvml.nvmlDeviceGetMemoryInfo(handle).used / (1 << 30)
+def _means(looks: Iterable[CardUse]) -> dict[str, Any]:
+    usage = CardUsage()
+    for look in looks:
+        usage.add(look)
+    return usage.as_dict("")

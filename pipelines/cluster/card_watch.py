@@ -44,5 +44,5 @@ class CardWatch:
             if (card := self._look()) is not None:
                 with self._lock:
                     name = f"{socket.gethostname()} {card.name}"
-                    self._seen.setdefault(name, CardUsage()).add(card.busy, card.watts, card.used)
+                    self._seen.setdefault(name, CardUsage()).add(card)
             time.sleep(self._every_s)

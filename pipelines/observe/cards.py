@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.recognize.gpu_memory import CardUse
+
 
 @dataclass(slots=True)
 class CardUsage:
@@ -18,25 +20,31 @@ class CardUsage:
     busy: float | None = None  # sum of percent; None: the card does not say
     watts: float | None = None  # sum; None: the card does not say
     used: int = 0  # bytes, the most
+    mhz: float | None = None  # sum; None: the card does not say
+    capped: float | None = None  # samples in which its power limit kept the clock down; None: the card does not say
 
-    def add(self, busy: float | None, watts: float | None, used: int) -> None:
-        self.merge(CardUsage(1, busy, watts, used))
+    def add(self, card: CardUse) -> None:
+        self.merge(CardUsage(1, card.busy, card.watts, card.used, card.mhz, card.capped))
 
     def merge(self, other: CardUsage) -> None:
         self.samples += other.samples
-        if other.busy is not None:
-            self.busy = (self.busy or 0.0) + other.busy
-        if other.watts is not None:
-            self.watts = (self.watts or 0.0) + other.watts
+        self.busy, self.watts = _sum(self.busy, other.busy), _sum(self.watts, other.watts)
+        self.mhz, self.capped = _sum(self.mhz, other.mhz), _sum(self.capped, other.capped)
         self.used = max(self.used, other.used)
 
     def as_dict(self, name: str) -> dict[str, Any]:
-        count = max(1, self.samples)
         return {
-            "card": name, "samples": self.samples,
-            "busy_percent": None if self.busy is None else round(self.busy / count, 1),
-            "watts": None if self.watts is None else round(self.watts / count, 1), "used_bytes": self.used,
+            "card": name, "samples": self.samples, "busy_percent": self._mean(self.busy), "watts": self._mean(self.watts),
+            "used_bytes": self.used, "mhz": self._mean(self.mhz),
+            "power_capped_percent": self._mean(None if self.capped is None else 100 * self.capped),
         }  # fmt: skip
+
+    def _mean(self, total: float | None) -> float | None:
+        return None if total is None else round(total / max(1, self.samples), 1)
+
+
+def _sum(mine: float | None, theirs: float | None) -> float | None:
+    return mine if theirs is None else (mine or 0.0) + theirs
 
 
 def merge_cards(mine: dict[str, CardUsage], theirs: Mapping[str, CardUsage]) -> None:

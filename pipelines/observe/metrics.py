@@ -47,24 +47,29 @@ REQUESTS = Metric("requests", "counter", "requests to stores and source, by kind
 GPU_BUSY = Metric("gpu_busy_percent", "gauge", "share of time in which a kernel ran, of each card here", "gpu")
 GPU_MEMORY = Metric("gpu_memory_used_bytes", "gauge", "used of each card of the driver's node", "gpu")
 GPU_POWER = Metric("gpu_power_watts", "gauge", "of each card of the driver's node", "gpu")
+GPU_CLOCK = Metric("gpu_clock_mhz", "gauge", "of the processors of each card of the driver's node", "gpu")
+GPU_CAPPED = Metric("gpu_power_capped", "gauge", "1: the power limit of a card of the driver's node keeps its clock down", "gpu")
 GRAPHS = Metric("graphs", "counter", "Ray Data graphs started: 1 unless one died")
 
 METRICS = (
     PAGES, FAILURES, DOCUMENTS, SOURCE_ERRORS, LISTED, PLANNED, WAITING, WORKERS, BLOCKS, BLOCK_ERRORS, CHARACTERS, CROPS,
     PATCHES, TOKENS,
     TOKENS_SAVED, STAGE_SECONDS, POOL_PRESENT, POOL_STARVED, POOL_BLOCKED, REQUESTS, GRAPHS,
-    GPU_BUSY, GPU_MEMORY, GPU_POWER,
+    GPU_BUSY, GPU_MEMORY, GPU_POWER, GPU_CLOCK, GPU_CAPPED,
 )  # fmt: skip
 
 
 def values(summary: Summary, cards: Sequence[CardUse] = ()) -> Iterator[tuple[Metric, str, float]]:
     """Every metric with its label's value ("" where it has none) and its value now."""
     for card in cards:
-        if card.busy is not None:
-            yield GPU_BUSY, card.name, card.busy
-        yield GPU_MEMORY, card.name, float(card.used)
-        if card.watts is not None:
-            yield GPU_POWER, card.name, card.watts
+        told = (
+            (GPU_BUSY, card.busy),
+            (GPU_MEMORY, card.used),
+            (GPU_POWER, card.watts),
+            (GPU_CLOCK, card.mhz),
+            (GPU_CAPPED, card.capped),
+        )
+        yield from ((metric, card.name, float(value)) for metric, value in told if value is not None)
     shown = summary.as_dict()
     quality = shown["quality"]
     for metric, by_label in (

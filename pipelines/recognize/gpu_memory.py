@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, TypeVar
 
 import psutil
 
 from pipelines.errors import EngineUnavailable
 
+_Said = TypeVar("_Said")
 _GIB = 1 << 30
+_POWER_CAP = 0x4  # nvmlClocksEventReasonSwPowerCap
 _LEAST_KV = 1 << 28  # 256 MiB: at 18 layers, 2 heads of 128, bf16: 14,000 tokens, two answers of the longest kind
 
 
@@ -112,6 +114,8 @@ class CardUse:
     busy: float | None  # percent of the last sample period in which a kernel ran; None: the card does not say (a slice of one)
     used: int  # bytes
     watts: float | None  # None: the card does not say (some laptops')
+    mhz: float | None = None  # clock of its processors; None: the card does not say
+    capped: bool | None = None  # its power limit keeps that clock down; None: the card, or its driver, does not say
 
 
 def cards_in_use() -> list[CardUse]:
@@ -133,27 +137,34 @@ def _asked(handles: Callable[[Any], list[Any]]) -> list[CardUse]:
     except Exception:  # no library, no driver, no card: nothing to tell
         return []
     try:
-        return [_use(pynvml, handle) for handle in handles(pynvml)]
+        return [use_of(pynvml, handle) for handle in handles(pynvml)]
     except pynvml.NVMLError:  # a card that is lost, or being reset: nothing to tell this time
         return []
     finally:
         pynvml.nvmlShutdown()
 
 
-def _use(nvml: Any, handle: Any) -> CardUse:
+def use_of(nvml: Any, handle: Any) -> CardUse:
+    """What NVML says of a card.
+
+    Raises:
+        pynvml.NVMLError: nothing (the card is lost, or being reset).
+    """
     name = nvml.nvmlDeviceGetName(handle)
     return CardUse(
         f"{nvml.nvmlDeviceGetIndex(handle)} {name if isinstance(name, str) else name.decode()}",
         _said(nvml, lambda: float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
         int(nvml.nvmlDeviceGetMemoryInfo(handle).used),
         _said(nvml, lambda: float(nvml.nvmlDeviceGetPowerUsage(handle) / 1000)),
+        _said(nvml, lambda: float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))),
+        _said(nvml, lambda: bool(nvml.nvmlDeviceGetCurrentClocksEventReasons(handle) & _POWER_CAP)),
     )
 
 
-def _said(nvml: Any, ask: Callable[[], float]) -> float | None:
+def _said(nvml: Any, ask: Callable[[], _Said]) -> _Said | None:
     try:
         return ask()
-    except nvml.NVMLError_NotSupported:
+    except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound):
         return None
 
 

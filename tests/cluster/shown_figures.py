@@ -37,7 +37,7 @@ def figures() -> Summary:
 
 
 def cards() -> list[CardUse]:
-    return [CardUse("0 a card", 91.0, 23 << 30, 412.5), CardUse("1 a card", 92.0, 24 << 30, 413.0)]
+    return [CardUse("0 a card", 91.0, 23 << 30, 412.5, 1755.0, True), CardUse("1 a card", 92.0, 24 << 30, 413.0, 1980.0, False)]
 
 
 def main() -> None:

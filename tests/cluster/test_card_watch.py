@@ -25,7 +25,10 @@ class Card:
     """Looks at a card, after which who looks is kept waiting; None: nothing answers for once."""
 
     def __init__(self, name: str, *busy: float | None) -> None:
-        self.looks = [None if percent is None else CardUse(name, percent, int(percent) * GIB, 10 * percent) for percent in busy]
+        self.looks = [
+            None if percent is None else CardUse(name, percent, int(percent) * GIB, 10 * percent, 1540 + percent, percent > 50)
+            for percent in busy
+        ]
         self.over = threading.Event()
 
     def __call__(self) -> CardUse | None:
@@ -47,7 +50,8 @@ def test_samples_since_the_last_call() -> None:
     ((name, usage),) = watch.taken().items()
     assert name.endswith(" 0 a card")
     assert usage.as_dict("x") == {
-        "card": "x", "samples": 3, "busy_percent": 60.0, "watts": 600.0, "used_bytes": 90 * GIB,
+        "card": "x", "samples": 3, "busy_percent": 60.0, "watts": 600.0, "used_bytes": 90 * GIB, "mhz": 1600.0,
+        "power_capped_percent": 66.7,
     }  # fmt: skip
     assert watch.taken() == {}
 

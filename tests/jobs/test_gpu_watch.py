@@ -33,4 +33,5 @@ def test_the_cards_that_are_named_else_the_one_that_is_visible(
     assert nvml.asked == asked
     row = watch.between(begin, time.time())
     assert row["W"] == 300 * len(cards)
+    assert (row["MHz"], row["power-capped %"]) == (1755, 100)
     assert row["GPU busy %"] == (50 if len(cards) == 1 else [50] * len(cards))

@@ -78,16 +78,18 @@ def test_a_run_without_anything_has_a_report(status: str) -> None:
 def test_the_report_has_what_a_card_did_and_a_page_cost() -> None:
     summary = Summary("run", "/in", "/out", "f" * 16, {})
     summary.pages.update(ok=10)
-    summary.cards["node7 0 <b>card</b>"] = CardUsage(2, 150.0, 1000.0, 3 << 30)
+    summary.cards["node7 0 <b>card</b>"] = CardUsage(2, 150.0, 1000.0, 3 << 30, 3500.0, 1)
     summary.quality.tokens, summary.quality.crops, summary.quality.patches = 13_700, 137, 124_500
     page = render(report_dict(summary, ExitCode.OK), [], "")
     assert "node7 0 &lt;b&gt;card&lt;/b&gt;" in page
     assert "75 % busy" in page
     assert "500 W" in page
+    assert "50 % at its power limit" in page
     assert "at most 3.0 GiB used" in page
     summary.cards["node7 0 <b>card</b>"] = CardUsage(2, None, None, 3 << 30)
     silent = render(report_dict(summary, ExitCode.OK), [], "")
     assert "% busy" not in silent
+    assert "power limit" not in silent
     assert "at most 3.0 GiB used" in silent
     for name, value in (("Tokens a page", "1,370"), ("Crops a page", "14"), ("Patches a page", "12,450")):
         assert f"<dt>{name}</dt><dd>{value}</dd>" in page

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -154,16 +155,18 @@ def test_layout_on_the_card_keeps_its_memory_whoever_is_first(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("silent", "busy", "watts"),
-    [((), 50.0, 300.0), (("watts",), 50.0, None), (("busy",), None, 300.0), (("busy", "watts"), None, None)],
-)
-def test_a_card_may_not_say_everything(
-    monkeypatch: pytest.MonkeyPatch, silent: tuple[str, ...], busy: float | None, watts: float | None
-) -> None:
+    ("silent", "told"),
+    [
+        ((), (50.0, 1 << 30, 300.0, 1755.0, True)), (("watts",), (50.0, 1 << 30, None, 1755.0, True)),
+        (("busy",), (None, 1 << 30, 300.0, 1755.0, True)), (("mhz", "capped"), (50.0, 1 << 30, 300.0, None, None)),
+        (("busy", "watts", "mhz", "capped"), (None, 1 << 30, None, None, None)),
+    ],
+)  # fmt: skip
+def test_a_card_may_not_say_everything(monkeypatch: pytest.MonkeyPatch, silent: tuple[str, ...], told: Any) -> None:
     """A slice of a card does not say how busy it is, some laptops not what they draw; the rest is told."""
     monkeypatch.setitem(sys.modules, "pynvml", Nvml(2, silent))
-    assert cards_in_use() == [CardUse(f"{index} a card", busy, 1 << 30, watts) for index in range(2)]
-    assert card_in_use("1") == CardUse("1 a card", busy, 1 << 30, watts)
+    assert cards_in_use() == [CardUse(f"{index} a card", *told) for index in range(2)]
+    assert card_in_use("1") == CardUse("1 a card", *told)
 
 
 def test_a_card_that_is_lost_ends_nobody_who_looks(monkeypatch: pytest.MonkeyPatch) -> None:
