@@ -26,6 +26,7 @@ from pipelines.errors import CropTimeout, EngineFailed, EngineGone, EngineUnavai
 from pipelines.recognize.base import Answer, Crop
 from pipelines.recognize.loops import LoopRule, LoopWatch
 from pipelines.recognize.pack import target_size
+from pipelines.retry_after import retry_after_s
 from pipelines.secrets import hidden
 
 _BACKOFF_S = 1.0
@@ -66,10 +67,12 @@ class OpenAiEngine:
     # -- one request -----------------------------------------------------------------------------------------------------
 
     async def _tried(self, session: aiohttp.ClientSession, body: Mapping[str, Any], crop: Crop) -> Answer:
-        problem = ""
+        problem, asked_s = "", 0.0
         for attempt in range(self._server.retries + 1):
             if attempt:
-                await asyncio.sleep(_BACKOFF_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+                await asyncio.sleep(
+                    max(min(asked_s, self._server.wait_s), _BACKOFF_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+                )
             try:
                 async with asyncio.timeout(min(self._server.timeout_s, self._config.recognize.crop_deadline_s)):
                     return await self._asked(session, body, crop)
@@ -78,7 +81,7 @@ class OpenAiEngine:
             except _Refused as error:
                 if error.status not in _PASSING:
                     return Answer("", "error", error_code=EngineFailed.code, error_message=str(error))
-                problem = str(error)
+                problem, asked_s = str(error), error.after_s
             except (aiohttp.ClientError, OSError) as error:
                 problem = f"{type(error).__name__}: {error}"
                 if not await self._healthy(session, self._server.wait_s):
@@ -93,7 +96,8 @@ class OpenAiEngine:
         usage: dict[str, Any] = {}
         async with session.post(f"{self._server.url.rstrip('/')}/chat/completions", json=body) as response:
             if response.status != 200:
-                raise _Refused(response.status, self._words(await response.text()))
+                after_s = retry_after_s(response.headers.get("Retry-After"), time.time())
+                raise _Refused(response.status, self._words(await response.text()), after_s)
             async for line in response.content:
                 if not line.startswith(b"data:") or line.strip() == b"data: [DONE]":
                     continue
@@ -202,9 +206,9 @@ class OpenAiEngine:
 
 
 class _Refused(Exception):
-    def __init__(self, status: int, words: str) -> None:
+    def __init__(self, status: int, words: str, after_s: float = 0.0) -> None:
         super().__init__(f"HTTP {status}: {words}")
-        self.status = status
+        self.status, self.after_s = status, after_s
 
 
 def absent(url: str, waited_s: float, problem: str) -> str:

@@ -2,7 +2,7 @@
 
 Invariant: every request is bounded in time, every body in time and size; a redirect leads to http(s) alone and never from
 https to http, and takes no password along. What a server refuses is said with its status; only the lack of an answer, 429 and
-5xx are asked again.
+5xx are asked again, not before the server wants to be (Retry-After).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from pipelines.config import WebLimits
 from pipelines.errors import SourceTooLarge, SourceUnreadable, StoreUnavailable
+from pipelines.retry_after import retry_after_s
 from pipelines.secrets import public
 from pipelines.source.remote import ObjectInfo
-from pipelines.store.filesystem import Counting
+from pipelines.store.filesystem import Busy, Counting
 
 _CHUNK = 1 << 18
 _AGAIN = (408, 425, 429)  # and all of 5xx
@@ -126,7 +127,7 @@ class WebSource(Counting):
             error.close()
             words = f"HTTP {error.code} {error.reason}"
             if error.code in _AGAIN or error.code >= 500:
-                raise ConnectionError(words) from None
+                raise Busy(words, retry_after_s(error.headers.get("Retry-After"), time.time())) from None
             raise (_Absent if error.code in _GONE else _Refused)(words, error.code) from None
         except URLError as error:
             silent = isinstance(error.reason, TimeoutError)

@@ -27,10 +27,19 @@ T = TypeVar("T")
 
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 8.0
+_LONGEST_ASKED_S = 60.0  # of what a server asks to wait
 _WHOLE = 10  # times its time-out: a request with its body, however steadily bytes drip in
 _LEAST_RATE = 256 << 10  # bytes a second of a document, beyond that
 _CONNECTIONS = 256  # of one S3 client at most, opened as they are needed; its library's limit of 10 would hold back more requests
 TEMPORARY = ".pagemill-tmp-"  # how a file that is not whole yet begins its name
+
+
+class Busy(ConnectionError):
+    """A server answered that it is to be asked again, after so many seconds."""
+
+    def __init__(self, words: str, after_s: float) -> None:
+        super().__init__(words)
+        self.after_s = after_s
 
 
 class Counting:
@@ -69,7 +78,8 @@ class Counting:
                     raise StoreUnavailable(f"{what}: {type(error).__name__}: {error} (after {attempt + 1} tries)") from error
                 self.count("retried")
                 log.info("request_retried", kind=kind, key=what, attempt=attempt + 1, error=f"{type(error).__name__}: {error}")
-                time.sleep(wait * random.uniform(0.5, 1.0))
+                asked = min(error.after_s, _LONGEST_ASKED_S) if isinstance(error, Busy) else 0.0
+                time.sleep(max(asked, wait * random.uniform(0.5, 1.0)))
                 wait = min(wait * 2, _LONGEST_WAIT_S)
         raise AssertionError("unreachable")
 

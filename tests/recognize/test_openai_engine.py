@@ -47,6 +47,8 @@ class Server:
     at_once: int = 0
     most_at_once: int = 0
     cut: int = 0  # streams that the client closed
+    retry_after: str = ""  # with a status
+    asked_at: list[float] = field(default_factory=list)  # time.monotonic()
     port: int = field(default_factory=free_port)
 
     @property
@@ -72,9 +74,11 @@ class Server:
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         number = len(self.asked)
         self.asked.append(await request.json())
+        self.asked_at.append(time.monotonic())
         said = self.script(number)
         if isinstance(said, int):
-            return web.json_response({"error": {"message": "not now"}}, status=said)
+            headers = {"Retry-After": self.retry_after} if self.retry_after else {}
+            return web.json_response({"error": {"message": "not now"}}, status=said, headers=headers)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -173,6 +177,13 @@ def test_passing_failures_are_tried_again_and_others_are_not(monkeypatch: pytest
     (answer,) = answered(asking(server, server__retries=2))
     assert (answer.error_code, len(server.asked)) == ("ENGINE_FAILED", 3)
     assert "503" in answer.error_message
+    server = Server(lambda n: 429 if n < 1 else ["at last"], retry_after="1")
+    (answer,) = answered(asking(server, server__retries=1))
+    assert answer.text == "at last"
+    assert server.asked_at[1] - server.asked_at[0] >= 1.0  # not before it wants to be asked
+    server = Server(lambda n: 429 if n < 1 else ["at last"], retry_after="864000")
+    (answer,) = answered(asking(server, server__retries=1, server__wait_s=0.5))
+    assert answer.text == "at last"  # ten days are more than one waits
     server = Server(lambda n: 400)
     (answer,) = answered(asking(server, server__retries=2))
     assert (answer.error_code, len(server.asked)) == ("ENGINE_FAILED", 1)

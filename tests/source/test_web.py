@@ -36,6 +36,7 @@ class Site(ThreadingHTTPServer):
         self.seen: Counter[tuple[str, str]] = Counter()
         self.headers: list[dict[str, str]] = []
         self.failing = 0  # so many requests are answered 503 first
+        self.retry_after = ""  # what these answers say of the next try
 
     def link(self, path: str, login: str = "") -> str:
         return f"http://{login}127.0.0.1:{self.server_port}{path}"
@@ -63,7 +64,7 @@ class Answers(BaseHTTPRequestHandler):
         site.headers.append(dict(self.headers))
         if site.failing:
             site.failing -= 1
-            return self._plain(503)
+            return self._plain(503, {"Retry-After": site.retry_after} if site.retry_after else None)
         if path.startswith("/to/"):
             return self._plain(302, {"Location": "/" + path[4:]})
         if path == "/round":
@@ -187,6 +188,20 @@ def test_answers_that_are_asked_again_and_logins_that_stay_home(site: Site, tmp_
     secure = urllib.request.Request("https://example.org/a.pdf")
     with pytest.raises(HTTPError, match="redirect to http is not followed"):
         _Redirects().redirect_request(secure, io.BytesIO(), 302, "", Message(), "http://example.org/a.pdf")
+
+
+def test_a_server_that_says_when_to_ask_again_is_not_asked_before(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.files["/a.pdf"] = b"whole"
+    site.failing, site.retry_after = 1, "1"
+    began = time.monotonic()
+    assert fetched(site, "/a.pdf", tmp_path) == b"whole"
+    assert time.monotonic() - began >= 1.0
+    assert site.seen["GET", "/a.pdf"] == 2
+    monkeypatch.setattr("pipelines.store.filesystem._LONGEST_ASKED_S", 0.2)
+    site.failing, site.retry_after = 1, "864000"  # ten days: it is asked again after what one is willing to wait
+    assert fetched(site, "/a.pdf", tmp_path) == b"whole"
 
 
 def test_a_manifest_of_links(site: Site, tmp_path: Path) -> None:
