@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-pytest.importorskip("torch", reason="PyTorch is in the vLLM environment only")
+pytest.importorskip("torch", reason="PyTorch is not in this environment: make test-long runs this file where it is")
 pytest.importorskip("triton", reason="Triton is not in this environment: make test-long brings it for this file")
 
 INTERPRETED = """
