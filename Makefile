@@ -22,7 +22,7 @@ VLLM := .venv-vllm
 VLLM_TESTS := tests/recognize/test_vllm_engine.py tests/recognize/test_tower.py tests/recognize/test_pack.py \
   tests/recognize/test_vllm_attention.py tests/recognize/test_vllm_scheduler.py tests/recognize/test_checkpoint.py tests/recognize/test_verify_model.py \
   tests/layout/test_doclayout.py tests/layout/test_network.py tests/e2e/test_vllm.py \
-  tests/jobs/test_bench_scheduling.py $(wildcard tests/training)
+  tests/jobs/test_bench_scheduling.py tests/jobs/test_bench_tower.py $(wildcard tests/training)
 # a file's tests stay together, each half has a Ray cluster of its own: 27 minutes instead of 39 on two cores, which are busy then
 # (three at a time: as slow, all 45 tests of faults 531 seconds for 489). One at a time: make test ARGS="-n 0"
 TWO := -n 2 --dist loadfile --no-loadscope-reorder

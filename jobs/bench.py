@@ -26,10 +26,11 @@ from jobs.benches.planning import planning
 from jobs.benches.precision import precision
 from jobs.benches.probing import probing
 from jobs.benches.scheduling import scheduling
+from jobs.benches.tower import tower
 from jobs.common import run_app
 
 BENCHES: tuple[Callable[..., Figures], ...] = (
-    overhead, first_page, memory, planning, listing, probing, driver, engine, long_answers, scheduling, precision, layout,
+    overhead, first_page, memory, planning, listing, probing, driver, engine, long_answers, scheduling, precision, tower, layout,
     pipeline,
 )  # fmt: skip
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.recognize.towers import build, write_model
+from jobs.benches.tower import build
+from tests.recognize.towers import write_model
 
 torch = pytest.importorskip("torch", reason="PyTorch is in the vLLM environment only")
 pytest.importorskip("vllm", reason="vLLM is in an environment of its own")

@@ -1,4 +1,4 @@
-"""A PaddleOCR-VL of a few thousand weights, random, built by vLLM's own classes in this process."""
+"""A PaddleOCR-VL's shape of a few thousand weights, for `jobs.benches.tower.build`."""
 
 from __future__ import annotations
 
@@ -33,36 +33,3 @@ def write_model(folder: Path, *, heads: int = 2, hidden: int = 144, act: str = "
     (folder / "config.json").write_text(json.dumps(text | {"vision_config": vision}))
     (folder / "preprocessor_config.json").write_text(json.dumps(pictures | processor))
     return folder
-
-
-def build(folder: Path, dtype: str, device: str = "cpu", seed: int = 0) -> Any:
-    """A `PackedPaddleOCRVL` with random weights of a size at which every layer matters."""
-    import torch
-    from vllm.config import set_current_vllm_config
-    from vllm.distributed import parallel_state
-    from vllm.engine.arg_utils import EngineArgs
-    from vllm.utils.torch_utils import set_default_torch_dtype
-
-    from pipelines.recognize.vllm_model import OVERRIDES, PackedPaddleOCRVL
-
-    config = EngineArgs(
-        model=str(folder), dtype=dtype, skip_tokenizer_init=True, load_format="dummy", max_model_len=2048,
-        enforce_eager=True, model_class_overrides=OVERRIDES, limit_mm_per_prompt={"image": 1}, enable_prefix_caching=False,
-    ).create_engine_config()  # fmt: skip
-    with set_current_vllm_config(config), set_default_torch_dtype(config.model_config.dtype), torch.device(device):
-        if not parallel_state.model_parallel_is_initialized():
-            parallel_state.init_distributed_environment(
-                world_size=1, rank=0, distributed_init_method=f"file://{folder}/rendezvous", local_rank=0, backend="gloo"
-            )
-            parallel_state.initialize_model_parallel(1)
-        model = PackedPaddleOCRVL(vllm_config=config)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in (*model.visual.named_parameters(), *model.mlp_AR.named_parameters()):  # the text model is not asked
-            spread = 0.3 if weight.ndim < 2 else weight[0].numel() ** -0.5
-            value = torch.randn(weight.shape, generator=generator) * spread
-            weight.copy_(value + (1 if name.endswith("norm.weight") or ("layer_norm" in name and name.endswith("weight")) else 0))
-    for module in model.modules():
-        if hasattr(module, "quant_method"):
-            module.quant_method.process_weights_after_loading(module)
-    return model.eval()
