@@ -14,8 +14,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 
-from jobs.benches.engine_worker import BUDGET, pack_page
-from jobs.benches.workloads import Job, known, picture
+from jobs.benches.engine_worker import pack_page
+from jobs.benches.workloads import BUDGET, Job, known, picture
 from pipelines.config import RasterConfig
 from pipelines.raster.isolate import IsolatedRasterizer
 from pipelines.recognize.pack import pack

@@ -25,10 +25,9 @@ from jobs.benches.engine_profile import profile_of
 from jobs.benches.engine_worker import Finished, Order, Recorded, Spec, serve
 from jobs.benches.gpu_watch import GpuWatch
 from jobs.benches.shape import write_shape
-from jobs.benches.workloads import Job, archive, known
+from jobs.benches.workloads import BUDGET, Job, archive, known
 from pipelines.recognize.pack import target_size
 
-BUDGET = (112_896, 1_003_520)  # pixels a crop: the official pipeline's
 _KINDS = ("packed", "shipped", "server")
 
 
@@ -90,6 +89,8 @@ def engine(
     chosen = [Setup.parse(text) for text in setups]
     if workload == "archive" and boxes is None:
         raise typer.BadParameter("--workload archive needs --boxes FILE")
+    if profile_at and not profile:
+        raise typer.BadParameter("--profile-at needs --profile SECONDS")
     recorded = Recorded(profile, tuple(profile_at or [0.5]))
     figures = Figures(
         "engine", {"workload": workload, "pages": pages, "packers": packers, "batched tokens": batched, "rounds": rounds}

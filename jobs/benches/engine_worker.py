@@ -23,13 +23,12 @@ import numpy as np
 
 from jobs.benches.engine_profile import profiling
 from jobs.benches.engine_server import Server, jpeg_url
-from jobs.benches.workloads import Job, known, picture
+from jobs.benches.workloads import BUDGET, Job, known, picture
 from pipelines.config import load
 from pipelines.recognize.base import Crop, Packed, Sampling
 from pipelines.recognize.pack import pack
 from pipelines.recognize.vllm_engine import VllmEngine
 
-BUDGET = (112_896, 1_003_520)  # pixels a crop: the official pipeline's
 MODEL_LEN = 7520
 _LOOK_S = 0.005  # between two looks at how many pages are ahead
 _TAIL_AFTER_S = 10.0  # after the last page was taken, a tail is profiled: what was still ahead is done by then

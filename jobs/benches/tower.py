@@ -20,10 +20,9 @@ import typer
 from jobs.benches.base import Figures
 from jobs.benches.gpu_watch import GpuWatch
 from jobs.benches.shape import write_shape
-from jobs.benches.workloads import Job, archive, known
+from jobs.benches.workloads import BUDGET, Job, archive, known
 from pipelines.recognize.pack import target_size
 
-_BUDGET = (112_896, 1_003_520)  # pixels a crop: the official pipeline's
 _PATCH = 14
 _PICKED, _OWN = "packed, as vLLM picks", "vLLM's own, crop by crop"
 
@@ -115,7 +114,7 @@ def _jobs(boxes: Path | None, count: int) -> list[Job]:
 def _batches(jobs: Sequence[Job], crops: int, device: str) -> list[Batch]:
     import torch
 
-    sizes = [target_size(job.height, job.width, *_BUDGET) for job in jobs]
+    sizes = [target_size(job.height, job.width, *BUDGET) for job in jobs]
     grids = [(1, height // _PATCH, width // _PATCH) for height, width in sizes]
     parts = [grids[n : n + crops] for n in range(0, len(grids), crops)]
     return [

@@ -20,6 +20,7 @@ from pipelines.schema import Pixels
 
 TOKENS_PER_PIXEL = 1 / 1450  # of dense text at 144 dpi
 LONGEST = 4096
+BUDGET = (112_896, 1_003_520)  # pixels a crop: the official pipeline's
 
 
 @dataclass(slots=True, frozen=True)

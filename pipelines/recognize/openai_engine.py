@@ -67,12 +67,12 @@ class OpenAiEngine:
     # -- one request -----------------------------------------------------------------------------------------------------
 
     async def _tried(self, session: aiohttp.ClientSession, body: Mapping[str, Any], crop: Crop) -> Answer:
-        problem, asked_s = "", 0.0
+        problem, asked_s, patience_s = "", 0.0, self._server.wait_s  # that of Retry-After, all tries together
         for attempt in range(self._server.retries + 1):
             if attempt:
-                await asyncio.sleep(
-                    max(min(asked_s, self._server.wait_s), _BACKOFF_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-                )
+                asked_s = min(asked_s, patience_s)
+                patience_s -= asked_s
+                await asyncio.sleep(max(asked_s, _BACKOFF_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)))
             try:
                 async with asyncio.timeout(min(self._server.timeout_s, self._config.recognize.crop_deadline_s)):
                     return await self._asked(session, body, crop)
@@ -83,6 +83,7 @@ class OpenAiEngine:
                     return Answer("", "error", error_code=EngineFailed.code, error_message=str(error))
                 problem, asked_s = str(error), error.after_s
             except (aiohttp.ClientError, OSError) as error:
+                asked_s = 0.0
                 problem = f"{type(error).__name__}: {error}"
                 if not await self._healthy(session, self._server.wait_s):
                     raise EngineGone(self._absent(problem)) from error

@@ -2,7 +2,8 @@
 
 Invariant: every request is bounded in time, every body in time and size; a redirect leads to http(s) alone and never from
 https to http, and takes no password along. What a server refuses is said with its status; only the lack of an answer, 429 and
-5xx are asked again, not before the server wants to be (Retry-After).
+5xx are asked again, and a fetch waits a bounded time for a server that asks for it (Retry-After); a look does not, since many of
+them stand in one planner's way.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pipelines.store.filesystem import Busy, Counting
 
 _CHUNK = 1 << 18
 _AGAIN = (408, 425, 429)  # and all of 5xx
+_PATIENCE_S = 60.0  # of a fetch, before each further try, where the server asks for more than the usual backoff
 _NO_HEAD = (400, 403, 405, 501)  # of servers, or of links that are signed for GET alone
 _GONE = (404, 410)
 _UNSAFE = "!#$%&'()*+,/:;=?@[]~"  # stays as it is when a link with spaces or letters beyond ASCII is quoted
@@ -66,7 +68,7 @@ class WebSource(Counting):
         """
         uri = public(link)
         try:
-            self.retrying("get", uri, lambda: self._get(link, file_name))
+            self.retrying("get", uri, lambda: self._get(link, file_name), min(_PATIENCE_S, self._limits.deadline_s))
         except _TooLarge as error:
             raise SourceTooLarge(f"{uri}: {error}") from None
         except (FileNotFoundError, PermissionError) as error:

@@ -27,7 +27,6 @@ T = TypeVar("T")
 
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 8.0
-_LONGEST_ASKED_S = 60.0  # of what a server asks to wait
 _WHOLE = 10  # times its time-out: a request with its body, however steadily bytes drip in
 _LEAST_RATE = 256 << 10  # bytes a second of a document, beyond that
 _CONNECTIONS = 256  # of one S3 client at most, opened as they are needed; its library's limit of 10 would hold back more requests
@@ -58,8 +57,11 @@ class Counting:
         with self._lock:
             self.counts[kind] += 1
 
-    def retrying(self, kind: str, what: str, request: Callable[[], T]) -> T:
+    def retrying(self, kind: str, what: str, request: Callable[[], T], patience_s: float = 0.0) -> T:
         """Runs a request until it answers; what an answer means (absent, forbidden, exists) is passed on at once.
+
+        Args:
+            patience_s: at most so long is waited before each further try, where a server asks for it (`Busy`).
 
         Raises:
             StoreUnavailable: after `retries` more tries.
@@ -78,7 +80,7 @@ class Counting:
                     raise StoreUnavailable(f"{what}: {type(error).__name__}: {error} (after {attempt + 1} tries)") from error
                 self.count("retried")
                 log.info("request_retried", kind=kind, key=what, attempt=attempt + 1, error=f"{type(error).__name__}: {error}")
-                asked = min(error.after_s, _LONGEST_ASKED_S) if isinstance(error, Busy) else 0.0
+                asked = min(error.after_s, patience_s) if isinstance(error, Busy) else 0.0
                 time.sleep(max(asked, wait * random.uniform(0.5, 1.0)))
                 wait = min(wait * 2, _LONGEST_WAIT_S)
         raise AssertionError("unreachable")

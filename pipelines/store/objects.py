@@ -52,14 +52,14 @@ class ObjectStore(Counting):
         self.is_local = self._fs is None
         self.root = self._root if self.is_local else root.rstrip("/")
 
-    def retrying(self, kind: str, what: str, request: Callable[[], T]) -> T:
+    def retrying(self, kind: str, what: str, request: Callable[[], T], patience_s: float = 0.0) -> T:
         """
         Raises:
             StoreUnavailable: also when the store says no. It said yes when the run began: credentials expire, a clock goes wrong
                 (S3 refuses requests that are 15 minutes off), somebody changes a policy; no page is to blame.
         """
         try:
-            return super().retrying(kind, what, request)
+            return super().retrying(kind, what, request, patience_s)
         except PermissionError as error:
             raise StoreUnavailable(f"{what}: not permitted: {error}") from error
 

@@ -184,6 +184,10 @@ def test_passing_failures_are_tried_again_and_others_are_not(monkeypatch: pytest
     server = Server(lambda n: 429 if n < 1 else ["at last"], retry_after="864000")
     (answer,) = answered(asking(server, server__retries=1, server__wait_s=0.5))
     assert answer.text == "at last"  # ten days are more than one waits
+    server = Server(lambda n: 429, retry_after="864000")
+    (answer,) = answered(asking(server, server__retries=3, server__wait_s=2))
+    assert (answer.error_code, len(server.asked)) == ("ENGINE_FAILED", 4)
+    assert 2.0 <= server.asked_at[-1] - server.asked_at[0] < 6.0  # so long in all; with each try it would be 6 at least
     server = Server(lambda n: 400)
     (answer,) = answered(asking(server, server__retries=2))
     assert (answer.error_code, len(server.asked)) == ("ENGINE_FAILED", 1)

@@ -199,9 +199,18 @@ def test_a_server_that_says_when_to_ask_again_is_not_asked_before(
     assert fetched(site, "/a.pdf", tmp_path) == b"whole"
     assert time.monotonic() - began >= 1.0
     assert site.seen["GET", "/a.pdf"] == 2
-    monkeypatch.setattr("pipelines.store.filesystem._LONGEST_ASKED_S", 0.2)
+    monkeypatch.setattr("pipelines.source.web._PATIENCE_S", 0.2)
     site.failing, site.retry_after = 1, "864000"  # ten days: it is asked again after what one is willing to wait
     assert fetched(site, "/a.pdf", tmp_path) == b"whole"
+
+
+def test_a_server_that_asks_for_patience_does_not_hold_up_the_looks_at_others(site: Site) -> None:
+    """One planner looks at every link: a minute's wait for each of a thousand would be hours."""
+    site.failing, site.retry_after = 100, "864000"
+    began = time.monotonic()
+    assert WebSource(LIMITS, retries=3).info(site.link("/a.pdf")).etag is None
+    assert sum(site.seen.values()) == 4
+    assert time.monotonic() - began < 60  # one wait alone would be that
 
 
 def test_a_manifest_of_links(site: Site, tmp_path: Path) -> None:
