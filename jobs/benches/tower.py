@@ -17,7 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.benches.base import Figures
+from jobs.benches.base import Figures, table
+from jobs.benches.engine_profile import Profile
 from jobs.benches.gpu_watch import GpuWatch
 from jobs.benches.shape import write_shape
 from jobs.benches.workloads import BUDGET, Job, archive, known
@@ -40,6 +41,9 @@ def tower(
     seconds: Annotated[float, typer.Option(help="of a reading, at least")] = 1.0,
     rounds: Annotated[int, typer.Option(help="of all ways, in turns")] = 3,
     dtype: Annotated[str, typer.Option(help="of the weights")] = "bfloat16",
+    kernels: Annotated[
+        bool, typer.Option(help="after the readings: what each kernel of the packed tower takes, in one pass of every batch")
+    ] = False,
     tiny: Annotated[bool, typer.Option(help="a model of a few thousand weights, to try the bench without a GPU")] = False,
 ) -> Figures:
     """Patches a second of the packed vision tower alone."""
@@ -54,6 +58,7 @@ def tower(
         apart = {name: _apart(way(*work[0]), expected) for name, way in ways.items()}
         with GpuWatch() as watch:
             found = _measured(ways, work, seconds, rounds, watch)
+        took = _kernels(ways[_PICKED], work) if kernels else []
     sizes = [t * h * w for _, grids in work for t, h, w in grids]
     figures = Figures(
         "tower", {"crops": len(sizes), "of a batch": crops, "patches": sum(sizes), "longest": max(sizes), "rounds": rounds}
@@ -65,6 +70,7 @@ def tower(
     figures.notes.append(
         "apart: norm of the difference from vLLM's own embeddings over their norm, first batch; card: last round"
     )
+    figures.notes += took
     return figures
 
 
@@ -163,6 +169,26 @@ def _measured(
                 patches, n = patches + sum(t * h * w for t, h, w in grids), n + 1
             found[name].append((patches / (time.perf_counter() - clock), watch.between(begin, time.time())))
     return found
+
+
+def _kernels(encode: Callable[..., Any], work: Sequence[Batch]) -> list[str]:
+    """A table by name, of one pass of every batch under PyTorch's profiler; without a card its operations on the CPU."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    card = torch.cuda.is_available()
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if card else [])]) as recorded:
+        for crops, grids in work:
+            encode(crops, grids)
+            _done()
+    rows = [row for row in recorded.key_averages() if (row.device_type.name == "CUDA") is card]
+    found = Profile(
+        kernels={
+            (row.key, "encode"): (row.count, (row.self_device_time_total if card else row.self_cpu_time_total) / 1000)
+            for row in rows
+        }
+    )
+    return [f"kernels of the packed tower, {len(work)} passes:", *table(found.rows())]
 
 
 def _done() -> None:
