@@ -25,8 +25,7 @@ from jobs.benches.engine_profile import profile_of
 from jobs.benches.engine_worker import Finished, Order, Recorded, Spec, serve
 from jobs.benches.gpu_watch import GpuWatch
 from jobs.benches.shape import write_shape
-from jobs.benches.workloads import BUDGET, Job, archive, known
-from pipelines.recognize.pack import target_size
+from jobs.benches.workloads import Job, archive, grid, known
 
 _KINDS = ("packed", "shipped", "server")
 
@@ -240,7 +239,7 @@ def _row(
     setup: Setup, work: list[list[Job]], ends: list[float], begin: float, end: float, fed: float, results: list[Finished]
 ) -> dict[str, Any]:
     jobs = [job for page in work for job in page]
-    sizes = [target_size(job.height, job.width, *BUDGET) for job in jobs]
+    grids = [grid(job.height, job.width) for job in jobs]
     tokens = sum(result.tokens for result in results)
     if tokens != sum(job.tokens for job in jobs) or len(ends) != len(work):
         raise RuntimeError(f"{setup.name}: {tokens} tokens and {len(ends)} pages came, others were asked for")
@@ -252,6 +251,6 @@ def _row(
         "crops/s": round(len(jobs) / seconds), "tok/s": round(tokens / seconds), "seconds": round(seconds, 1),
         "tail s": round(end - fed, 1),
         "pages": len(work), "tok/page": round(tokens / len(work)), "crops/page": round(len(jobs) / len(work), 1),
-        "patches/page": round(sum(h * w for h, w in sizes) / 196 / len(work)), "grids": len(set(sizes)),
+        "patches/page": round(sum(h * w for h, w in grids) / len(work)), "grids": len(set(grids)),
         "packing CPU-s": round(sum(result.packing_s for result in results), 1),
     }  # fmt: skip

@@ -17,6 +17,8 @@ import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
+from jobs.benches.workloads import BUDGET
+
 if TYPE_CHECKING:
     import aiohttp
 
@@ -47,7 +49,7 @@ class Server:
         self._url = f"http://127.0.0.1:{port}"
         options: dict[str, Any] = _OFFICIAL | {
             "port": port, "load-format": "dummy", "dtype": "bfloat16", "mm-processor-cache-gb": 0,
-            "mm-processor-kwargs": json.dumps({"min_pixels": 112_896, "max_pixels": 1_003_520}),
+            "mm-processor-kwargs": json.dumps({"min_pixels": BUDGET[0], "max_pixels": BUDGET[1]}),
             "limit-mm-per-prompt": json.dumps({"image": 1}), "gpu-memory-utilization": 0.05,
             "kv-cache-memory-bytes": int(max(spec.kv_mib, 24) * spec.seqs * (1 << 20)),
         }  # fmt: skip

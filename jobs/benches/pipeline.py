@@ -26,8 +26,7 @@ from jobs.benches.gpu_watch import GpuWatch
 from jobs.benches.layout import write_layout
 from jobs.benches.pipeline_actors import ENDS, LONG
 from jobs.benches.shape import write_shape
-
-_PATCH = 14
+from jobs.benches.workloads import grid
 
 
 def pipeline(
@@ -148,16 +147,15 @@ def _speed(notes: list[_Note], made: int) -> dict[str, Any]:
 def _contents(output: str) -> dict[str, Any]:
     """What the pages hold, as the output has it."""
     import pagemill
-    from pipelines.recognize.pack import target_size
 
     pages = pagemill.read(output, "pages", columns=["state", "blocks"]).to_pylist()
     blocks = [block for page in pages for block in page["blocks"] if block["tokens"]]
     tokens = sum(block["tokens"] for block in blocks)
-    sizes = [target_size(*_sides(block), 112_896, 1_003_520) for block in blocks]
+    grids = [grid(*_sides(block)) for block in blocks]
     return {
         "states": dict(Counter(page["state"] for page in pages)), "tok/page": round(tokens / len(pages)),
-        "crops/page": round(len(blocks) / len(pages), 1), "grids": len(set(sizes)),
-        "patches/page": round(sum(h * w for h, w in sizes) / _PATCH**2 / len(pages)),
+        "crops/page": round(len(blocks) / len(pages), 1), "grids": len(set(grids)),
+        "patches/page": round(sum(h * w for h, w in grids) / len(pages)),
     }  # fmt: skip
 
 

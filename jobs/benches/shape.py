@@ -12,6 +12,8 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
 
+from jobs.benches.workloads import BUDGET, PATCH
+
 VOCABULARY = 103_424
 IMAGE = "<|IMAGE_PLACEHOLDER|>"
 SPECIAL = {
@@ -33,7 +35,7 @@ def write_shape(folder: Path, tiny: bool = False) -> Path:
     pictures = {
         "image_processor_type": "PaddleOCRVLImageProcessor", "processor_class": "PaddleOCRVLProcessor", "resample": 3,
         "do_convert_rgb": True, "do_normalize": True, "do_rescale": True, "do_resize": True, "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3, "min_pixels": 112_896, "max_pixels": 1_003_520, "merge_size": 2, "patch_size": 14,
+        "image_std": [0.5] * 3, "min_pixels": BUDGET[0], "max_pixels": BUDGET[1], "merge_size": 2, "patch_size": PATCH,
         "rescale_factor": 1 / 255, "temporal_patch_size": 1,
     }  # fmt: skip
     tokens = {
@@ -58,7 +60,7 @@ def true_shape() -> dict[str, Any]:
     """config.json of PaddleOCR-VL-0.9B."""
     vision = {
         "model_type": "paddleocr_vl", "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
-        "num_attention_heads": 16, "num_channels": 3, "image_size": 384, "patch_size": 14, "spatial_merge_size": 2,
+        "num_attention_heads": 16, "num_channels": 3, "image_size": 384, "patch_size": PATCH, "spatial_merge_size": 2,
         "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "attention_dropout": 0.0,
     }  # fmt: skip
     return {

@@ -21,10 +21,8 @@ from jobs.benches.base import Figures, table
 from jobs.benches.engine_profile import Profile
 from jobs.benches.gpu_watch import GpuWatch
 from jobs.benches.shape import write_shape
-from jobs.benches.workloads import BUDGET, Job, archive, known
-from pipelines.recognize.pack import target_size
+from jobs.benches.workloads import PATCH, Job, archive, grid, known
 
-_PATCH = 14
 _PICKED, _OWN = "packed, as vLLM picks", "vLLM's own, crop by crop"
 
 Grid = tuple[int, int, int]
@@ -120,11 +118,10 @@ def _jobs(boxes: Path | None, count: int) -> list[Job]:
 def _batches(jobs: Sequence[Job], crops: int, device: str) -> list[Batch]:
     import torch
 
-    sizes = [target_size(job.height, job.width, *BUDGET) for job in jobs]
-    grids = [(1, height // _PATCH, width // _PATCH) for height, width in sizes]
+    grids = [(1, *grid(job.height, job.width)) for job in jobs]
     parts = [grids[n : n + crops] for n in range(0, len(grids), crops)]
     return [
-        ([torch.randint(0, 256, (h * w, 3, _PATCH, _PATCH), dtype=torch.uint8, device=device) for _, h, w in part], part)
+        ([torch.randint(0, 256, (h * w, 3, PATCH, PATCH), dtype=torch.uint8, device=device) for _, h, w in part], part)
         for part in parts
     ]
 

@@ -16,11 +16,19 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.recognize.pack import target_size
 from pipelines.schema import Pixels
 
 TOKENS_PER_PIXEL = 1 / 1450  # of dense text at 144 dpi
 LONGEST = 4096
 BUDGET = (112_896, 1_003_520)  # pixels a crop: the official pipeline's
+PATCH = 14  # pixels a side: the model's
+
+
+def grid(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of patches that a crop of so many pixels becomes."""
+    scaled = target_size(height, width, *BUDGET)
+    return scaled[0] // PATCH, scaled[1] // PATCH
 
 
 @dataclass(slots=True, frozen=True)
